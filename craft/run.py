@@ -1,0 +1,113 @@
+"""How and where a task runs: everything that does not change what is computed. The fields are the flags of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+__all__ = ["Checkpoints", "Evaluations", "Run", "Samples", "Stop", "Track"]
+
+
+def _at_least(least: int) -> Any:
+    def check(instance: Any, attribute: Any, value: int) -> None:
+        if value < least:
+            raise ValueError(f"got {attribute.name}={value}; expected {least} or more")
+
+    return check
+
+
+def _positive(instance: Any, attribute: Any, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"got {attribute.name}={value}; expected a number above 0")
+
+
+@attrs.frozen
+class Checkpoints:
+    """When the state is saved."""
+
+    every: int = attrs.field(default=0, validator=_at_least(0))
+    """Steps between checkpoints; 0: a tenth of the run. The last step is always saved."""
+    keep: int = attrs.field(default=2, validator=_at_least(1))
+    """Newest checkpoints that are kept."""
+
+
+@attrs.frozen
+class Evaluations:
+    """When the held-out split is measured."""
+
+    every: int = attrs.field(default=0, validator=_at_least(0))
+    """Steps between evaluations; 0: a fifth of the run. The last step is always evaluated."""
+    batches: int = attrs.field(default=20, validator=_at_least(1))
+    """Batches of an evaluation during the run; the one at the end takes the whole split."""
+
+
+@attrs.frozen
+class Samples:
+    """When and how the model writes a sample."""
+
+    every: int = attrs.field(default=0, validator=_at_least(0))
+    """Steps between samples; 0: only at the end."""
+    prompt: str = "\n"
+    """Text that the samples go on from."""
+    tokens: int = attrs.field(default=400, validator=_at_least(1))
+    """Tokens of one sample."""
+    temperature: float = attrs.field(default=0.8, validator=_positive)
+    """Below 1 bolder, above 1 wilder."""
+
+
+@attrs.frozen
+class Stop:
+    """When the run ends before its last step."""
+
+    patience: int = attrs.field(default=0, validator=_at_least(0))
+    """Evaluations without a better held-out loss before the run stops; 0: never."""
+
+
+@attrs.frozen
+class Track:
+    """Where the numbers go, beside metrics.jsonl and the terminal."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """Weights & Biases: `auto` mirrors the run when you are logged in, `offline` writes what `wandb sync` sends later."""
+    project: str = "craft"
+    """Project in W&B."""
+    group: str = ""
+    """Name that related runs share in W&B."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+    every: int = attrs.field(default=0, validator=_at_least(0))
+    """Steps between reports; 0: a hundredth of the run."""
+
+
+@attrs.frozen
+class Run:
+    """How and where a task runs."""
+
+    out: Path | None = None
+    """The run's directory; none: outputs/NAME/UTC time."""
+    resume: str = ""
+    """`auto` continues the run in --out (or the newest one) where it stopped, and starts where there is none; DIR continues DIR."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the activations; weights and moments stay fp32. `auto` takes bf16 where this machine is faster with it."""
+    compile: Literal["auto", "none", "block", "step"] = "auto"
+    """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the run's length."""
+    threads: int = attrs.field(default=0, validator=_at_least(0))
+    """CPU threads; 0: one a core."""
+    checkpoint: Checkpoints = Checkpoints()
+    """When the state is saved."""
+    evaluate: Evaluations = Evaluations()
+    """When the held-out split is measured."""
+    sample: Samples = Samples()
+    """When and how the model writes a sample."""
+    stop: Stop = Stop()
+    """When the run ends before its last step."""
+    track: Track = Track()
+    """Where the numbers go."""
+    extend: bool = False
+    """Allow --resume with another number of steps: the schedule is stretched from here on."""
+    debug: bool = False
+    """Show the whole traceback of an error."""

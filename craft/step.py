@@ -1,0 +1,205 @@
+"""The training step: a pure function `(state, batch) -> (state, metrics)`, and the Task that drivers run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import attrs
+import torch
+
+from craft import rng, tree
+from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
+
+if TYPE_CHECKING:
+    from craft.hooks import Hook
+
+__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "build", "context", "start"]
+
+
+class State(NamedTuple):
+    """What the built step carries. A step of one's own may carry any NamedTuple with `step` and `halted`.
+
+    Attributes
+    ----------
+    step
+        Updates made, 0-d int64.
+    halted
+        Whether a number was not finite, 0-d bool: from then on nothing else changes.
+    params, opt, buffers
+        Trees of the model, the transform and the running statistics.
+    hyper
+        Hyperparameters by configuration path, 0-d float32.
+    seed
+        Seed of everything random, 0-d int64.
+    horizon
+        Updates in the whole run, 0-d int64.
+    """
+
+    step: Tensor
+    halted: Tensor
+    params: Tree
+    opt: Tree
+    hyper: dict[str, Tensor]
+    buffers: Tree
+    seed: Tensor
+    horizon: Tensor
+
+
+def build(grad_fn: GradFn, transform: Transform) -> Step:
+    """Make a step of a gradient and a transform.
+
+    A loss or gradient that is not finite sets `halted`; that step and all later ones leave every other leaf as it is.
+
+    Parameters
+    ----------
+    grad_fn
+        (params, batch, ctx) -> (grads, metrics); metrics hold `loss`, and `buffers` where the model has running statistics.
+    transform
+        What turns gradients into updates.
+
+    Returns
+    -------
+    (State, batch) -> (State, metrics), pure: compile it, vmap it, or run it as it is.
+    """
+
+    def update(state: State, batch: Tree) -> tuple[State, Metrics]:
+        ctx = context(state)
+        grads, metrics = grad_fn(state.params, batch, ctx)
+        buffers = metrics.pop("buffers", state.buffers)
+        metrics["grad_norm"] = tree.norm(grads)
+        finite = torch.isfinite(metrics["loss"]) & torch.isfinite(metrics["grad_norm"]) & ~state.halted
+        updates, opt = transform.update(grads, state.opt, state.params, ctx)
+        params = tree.map(torch.add, state.params, updates)
+        moved = tree.where(finite, (state.step + 1, params, opt, buffers), (state.step, state.params, state.opt, state.buffers))
+        step, params, opt, buffers = moved
+        return state._replace(step=step, halted=~finite, params=params, opt=opt, buffers=buffers), metrics
+
+    return update
+
+
+def context(state: State) -> Context:
+    """Make what a step lends: the key of (seed, step), the hyperparameters, the buffers and the progress."""
+    key = rng.fold_in(rng.key(state.seed), state.step)
+    return Context(key, state.hyper, state.buffers, state.step / state.horizon)
+
+
+def start(
+    params: Tree, transform: Transform, *, steps: int, seed: int = 0, hyper: Mapping[str, float] | None = None, buffers: Tree = ()
+) -> State:
+    """Make the state before the first update, on the CPU.
+
+    Parameters
+    ----------
+    params
+        The model's tensors; see `param.materialise`.
+    transform
+        The transform that `build` was given.
+    steps
+        Updates in the whole run.
+    seed
+        Seed of everything random.
+    hyper
+        Numbers that may change without a new program, by configuration path.
+    buffers
+        Running statistics of the model.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"got steps={steps}; expected at least 1 update")
+    number = {path: torch.tensor(value, dtype=torch.float32) for path, value in (hyper or {}).items()}
+    whole = {name: torch.tensor(value, dtype=torch.int64) for name, value in (("step", 0), ("seed", seed), ("horizon", steps))}
+    return State(halted=torch.tensor(False), params=params, opt=transform.init(params), hyper=number, buffers=buffers, **whole)
+
+
+class Data(Protocol):
+    """Where batches come from: a pure function of the step."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash: two sources with the same one give the same batches."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens (samples, where there are no tokens) in one batch."""
+        ...
+
+    def batch(self, step: int) -> Tree:
+        """Return the batch of a step, CPU tensors of the same shapes at every step."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def size(self) -> int:
+        """Number of different tokens."""
+        ...
+
+    def encode(self, text: str) -> Tensor:
+        """Return ids, int64 of shape (N,); unknown text is a ValueError that lists it."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `data.load_tokenizer` makes the same tokenizer of."""
+        ...
+
+
+class Evaluation(NamedTuple):
+    """How a state is judged on data that it never trains on.
+
+    Attributes
+    ----------
+    measure
+        (state, batch) -> {name: (weighted sum, weight)}, pure; 0-d tensors.
+    batches
+        split -> batches of equal shapes, always the same ones in the same order.
+    summary
+        {name: mean} -> {name: value} that people read (bits per character beside nats).
+    """
+
+    measure: Callable[[Any, Tree], dict[str, tuple[Tensor, Tensor]]]
+    batches: Callable[[str], Iterable[Tree]]
+    summary: Callable[[dict[str, float]], dict[str, float]] = dict
+
+
+@attrs.frozen(kw_only=True)
+class Task:
+    """What an experiment builds, and the only thing that drivers know of it."""
+
+    step: Step
+    """(state, batch) -> (state, metrics)."""
+    init: Callable[[int], Any]
+    """Seed -> the state before the first update."""
+    data: Data
+    """Where batches come from."""
+    steps: int
+    """Updates in the whole run."""
+    seed: int = 0
+    """Seed that `init` is called with."""
+    model: Model | None = None
+    """The model, if the task can generate."""
+    tokenizer: Tokenizer | None = None
+    """What makes tokens of text."""
+    context: int = 0
+    """Longest sequence that the model is trained on, in tokens; 0 where there are no sequences."""
+    evaluation: Evaluation | None = None
+    """How a state is judged."""
+    params: Callable[[Any], Tree] = lambda state: state.params
+    """State -> the parameters that evaluate and generate use (their average, where one is kept)."""
+    flops: float = 0.0
+    """Floating-point operations of one update, forward and backward; 0 where unknown."""
+    hooks: tuple[Hook, ...] = ()
+    """Functions of one's own that are called every n steps; see `hooks.every`."""
+    experiment: Any = None
+    """The attrs value that describes the task; it becomes the run's config.json."""

@@ -1,0 +1,165 @@
+"""The grammar: the types that every room speaks, and the legend of shape letters.
+
+Tensors carry their shape in their name (`x_BTD`). The letters:
+
+====  ==========================================  ====  =========================================
+B     batch: samples of one step                  F     inner width of a feed-forward
+T     time: positions of one sequence             V     vocabulary: number of different tokens
+D     width of the residual stream                S     slots: capacity of a memory
+H     query heads                                 K     pack: stacked trials
+G     key/value heads                             N     any other count
+E     width of one head                           C, P  chunks and pairs of chunks (attention)
+====  ==========================================  ====  =========================================
+
+A digit is an axis of that size (`key_B2`). Letters that are not here are declared in the docstring of their file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Extras",
+    "GradFn",
+    "Loss",
+    "Metrics",
+    "Model",
+    "Step",
+    "Tensor",
+    "Transform",
+    "Tree",
+    "Value",
+    "hyper",
+    "resolve",
+]
+
+Tree: TypeAlias = Any
+"""A nest of dicts, lists, tuples and NamedTuples with tensors as leaves; never `None`."""
+
+Metrics: TypeAlias = dict[str, Tensor]
+"""Named 0-d tensors (or one per sample, per trial)."""
+
+Extras: TypeAlias = dict[str, Any]
+"""What a model or a loss returns beside its value: `weight` (how much the mean stands for), metrics, `buffers`."""
+
+
+class Context(NamedTuple):
+    """What a step lends to the functions it calls. Evaluation lends no key: nothing random happens.
+
+    Attributes
+    ----------
+    key
+        Random key, int64 of shape (2,); a loss makes it one key per sample, (B, 2), before it calls the model.
+    hyper
+        Hyperparameters by configuration path, 0-d float32; see `hyper`.
+    buffers
+        Running statistics of the model, a tree.
+    progress
+        Fraction of the run that is done, 0-d float32 in [0, 1].
+    """
+
+    key: Tensor | None = None
+    hyper: Mapping[str, Tensor] = {}
+    buffers: Tree = ()
+    progress: Tensor | float = 0.0
+
+
+class Batch(NamedTuple):
+    """Samples of one step for a model of sequences.
+
+    Attributes
+    ----------
+    inputs_BT
+        Token ids, int64.
+    targets_BT
+        The id that follows each input, int64.
+    weights_BT
+        How much each target counts, float32; 0 hides a target.
+    sample_B
+        Global number of each sample in the run, int64: what its random masks are drawn by.
+    """
+
+    inputs_BT: Tensor
+    targets_BT: Tensor
+    weights_BT: Tensor
+    sample_B: Tensor
+
+
+class Model(NamedTuple):
+    """A model, or a mixer, as four pure functions. `advance` over pieces equals `apply` over the whole.
+
+    Attributes
+    ----------
+    spec
+        Tree of `param.Param`: what the model needs.
+    apply
+        (params, x, ctx) -> (y, extras).
+    memory
+        (batch, capacity, dtype, device) -> the tree that `advance` carries from call to call; every leaf starts with B.
+    advance
+        (params, x_BT, memory, ctx) -> (y, memory), for T >= 1 further positions.
+    """
+
+    spec: Tree
+    apply: Callable[[Tree, Tensor, Context], tuple[Tensor, Extras]]
+    memory: Callable[..., Tree]
+    advance: Callable[[Tree, Tensor, Tree, Context], tuple[Tensor, Tree]]
+
+
+class Transform(NamedTuple):
+    """Gradients to updates, with state. Made by `optim.*`, joined by `optim.chain`.
+
+    Attributes
+    ----------
+    init
+        params -> state.
+    update
+        (grads, state, params, ctx) -> (updates, state); `params + updates` are the next parameters.
+    """
+
+    init: Callable[[Tree], Tree]
+    update: Callable[[Tree, Tree, Tree, Context], tuple[Tree, Tree]]
+
+
+Loss: TypeAlias = Callable[[Tree, Tree, Context], tuple[Tensor, Extras]]
+"""(params, batch, ctx) -> (0-d mean, extras); `extras["weight"]` says how many tokens (samples) the mean stands for."""
+
+GradFn: TypeAlias = Callable[[Tree, Tree, Context], tuple[Tree, Metrics]]
+"""(params, batch, ctx) -> (grads, metrics), `metrics["loss"]` among them. Made from a Loss by `grad.reverse`."""
+
+Step: TypeAlias = Callable[[Tree, Tree], tuple[Tree, Metrics]]
+"""(state, batch) -> (state, metrics). The state is any NamedTuple of tensors with `step` and `halted`."""
+
+Value: TypeAlias = float | Callable[[Context], Tensor | float]
+"""A number of a transform: a constant, or a function of the context (a schedule, a hyperparameter)."""
+
+
+def hyper(path: str, default: float) -> Callable[[Context], Tensor | float]:
+    """Read a hyperparameter from the state where the run keeps it there, else use the constant.
+
+    Parameters
+    ----------
+    path
+        Configuration path, such as `optimizer.decay`.
+    default
+        What to use when the state holds no such number.
+
+    Returns
+    -------
+    A `Value`.
+    """
+
+    def read(ctx: Context) -> Tensor | float:
+        return ctx.hyper[path] if path in ctx.hyper else default
+
+    return read
+
+
+def resolve(value: Value, ctx: Context) -> Tensor | float:
+    """Return the number that `value` stands for now."""
+    return value(ctx) if callable(value) else value
