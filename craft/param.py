@@ -15,7 +15,19 @@ import torch
 from craft import rng, tree
 from craft.types import Tensor, Tree
 
-__all__ = ["Constant", "Initializer", "Normal", "Param", "abstract", "count", "decayed", "materialise", "rates", "scaled"]
+__all__ = [
+    "Constant",
+    "Initializer",
+    "Normal",
+    "Param",
+    "Spread",
+    "abstract",
+    "count",
+    "decayed",
+    "materialise",
+    "rates",
+    "scaled",
+]
 
 
 class Initializer(Protocol):
@@ -51,14 +63,36 @@ class Constant:
 
 
 @attrs.frozen
+class Spread:
+    """Numbers evenly spaced over the elements, first to last."""
+
+    low: float
+    """First number."""
+    high: float
+    """Last number."""
+
+    def __call__(self, value: Tensor, generator: torch.Generator) -> Tensor:
+        """Fill `value` in place and return it."""
+        return value.copy_(torch.linspace(self.low, self.high, value.numel()).view(value.shape))
+
+
+def _lengths(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape)
+
+
+def _letters(axes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(axes)
+
+
+@attrs.frozen
 class Param:
     """One parameter of a model, before it is a tensor."""
 
-    shape: tuple[int, ...] = attrs.field(converter=tuple)
+    shape: tuple[int, ...] = attrs.field(converter=_lengths)
     """Length of each axis."""
     init: Initializer
     """What fills it."""
-    axes: tuple[str, ...] = attrs.field(converter=tuple)
+    axes: tuple[str, ...] = attrs.field(converter=_letters)
     """A shape letter for each axis, for placing and importing weights."""
     rate: float = 1.0
     """Multiplier of the learning rate."""

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
+from craft import config
+
 __all__ = ["Checkpoints", "Evaluations", "Run", "Samples", "Stop", "Track"]
-
-
-def _at_least(least: int) -> Any:
-    def check(instance: Any, attribute: Any, value: int) -> None:
-        if value < least:
-            raise ValueError(f"got {attribute.name}={value}; expected {least} or more")
-
-    return check
-
-
-def _positive(instance: Any, attribute: Any, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"got {attribute.name}={value}; expected a number above 0")
 
 
 @attrs.frozen
 class Checkpoints:
     """When the state is saved."""
 
-    every: int = attrs.field(default=0, validator=_at_least(0))
+    every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between checkpoints; 0: a tenth of the run. The last step is always saved."""
-    keep: int = attrs.field(default=2, validator=_at_least(1))
+    keep: int = attrs.field(default=2, validator=config.at_least(1))
     """Newest checkpoints that are kept."""
 
 
@@ -37,9 +26,9 @@ class Checkpoints:
 class Evaluations:
     """When the held-out split is measured."""
 
-    every: int = attrs.field(default=0, validator=_at_least(0))
+    every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between evaluations; 0: a fifth of the run. The last step is always evaluated."""
-    batches: int = attrs.field(default=20, validator=_at_least(1))
+    batches: int = attrs.field(default=20, validator=config.at_least(1))
     """Batches of an evaluation during the run; the one at the end takes the whole split."""
 
 
@@ -47,13 +36,13 @@ class Evaluations:
 class Samples:
     """When and how the model writes a sample."""
 
-    every: int = attrs.field(default=0, validator=_at_least(0))
+    every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between samples; 0: only at the end."""
     prompt: str = "\n"
     """Text that the samples go on from."""
-    tokens: int = attrs.field(default=400, validator=_at_least(1))
+    tokens: int = attrs.field(default=400, validator=config.at_least(1))
     """Tokens of one sample."""
-    temperature: float = attrs.field(default=0.8, validator=_positive)
+    temperature: float = attrs.field(default=0.8, validator=config.positive)
     """Below 1 bolder, above 1 wilder."""
 
 
@@ -61,7 +50,7 @@ class Samples:
 class Stop:
     """When the run ends before its last step."""
 
-    patience: int = attrs.field(default=0, validator=_at_least(0))
+    patience: int = attrs.field(default=0, validator=config.at_least(0))
     """Evaluations without a better held-out loss before the run stops; 0: never."""
 
 
@@ -77,7 +66,7 @@ class Track:
     """Name that related runs share in W&B."""
     tensorboard: bool = False
     """Also write TensorBoard files."""
-    every: int = attrs.field(default=0, validator=_at_least(0))
+    every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between reports; 0: a hundredth of the run."""
 
 
@@ -88,14 +77,14 @@ class Run:
     out: Path | None = None
     """The run's directory; none: outputs/NAME/UTC time."""
     resume: str = ""
-    """`auto` continues the run in --out (or the newest one) where it stopped, and starts where there is none; DIR continues DIR."""
+    """`auto` continues the run in --out (or the newest one), and starts where there is none; DIR continues DIR."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the activations; weights and moments stay fp32. `auto` takes bf16 where this machine is faster with it."""
     compile: Literal["auto", "none", "block", "step"] = "auto"
-    """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the run's length."""
-    threads: int = attrs.field(default=0, validator=_at_least(0))
+    """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
+    threads: int = attrs.field(default=0, validator=config.at_least(0))
     """CPU threads; 0: one a core."""
     checkpoint: Checkpoints = Checkpoints()
     """When the state is saved."""

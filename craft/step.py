@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import attrs
 import torch
 
-from craft import rng, tree
+from craft import optim, policy, rng, tree
 from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
 
 if TYPE_CHECKING:
     from craft.hooks import Hook
 
-__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "build", "context", "start"]
+__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "averaged", "build", "context", "start"]
 
 
 class State(NamedTuple):
@@ -63,17 +63,20 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
     (State, batch) -> (State, metrics), pure: compile it, vmap it, or run it as it is.
     """
 
-    def update(state: State, batch: Tree) -> tuple[State, Metrics]:
-        ctx = context(state)
-        grads, metrics = grad_fn(state.params, batch, ctx)
-        buffers = metrics.pop("buffers", state.buffers)
-        metrics["grad_norm"] = tree.norm(grads)
+    def apply(state: State, grads: Tree, buffers: Tree, metrics: Metrics) -> tuple[State, Metrics]:
+        metrics = {**metrics, "grad_norm": tree.norm(grads)}
         finite = torch.isfinite(metrics["loss"]) & torch.isfinite(metrics["grad_norm"]) & ~state.halted
-        updates, opt = transform.update(grads, state.opt, state.params, ctx)
+        updates, opt = transform.update(grads, state.opt, state.params, context(state))
         params = tree.map(torch.add, state.params, updates)
-        moved = tree.where(finite, (state.step + 1, params, opt, buffers), (state.step, state.params, state.opt, state.buffers))
-        step, params, opt, buffers = moved
-        return state._replace(step=step, halted=~finite, params=params, opt=opt, buffers=buffers), metrics
+        new = state._replace(step=state.step + 1, params=params, opt=opt, buffers=buffers)
+        return tree.where(finite, new, state)._replace(halted=~finite), metrics
+
+    piece = policy.region(apply)
+
+    def update(state: State, batch: Tree) -> tuple[State, Metrics]:
+        grads, metrics = grad_fn(state.params, batch, context(state))
+        buffers = metrics.pop("buffers", state.buffers)
+        return piece(state, grads, buffers, metrics)
 
     return update
 
@@ -82,6 +85,12 @@ def context(state: State) -> Context:
     """Make what a step lends: the key of (seed, step), the hyperparameters, the buffers and the progress."""
     key = rng.fold_in(rng.key(state.seed), state.step)
     return Context(key, state.hyper, state.buffers, state.step / state.horizon)
+
+
+def averaged(state: State) -> Tree:
+    """Return the moving average of the parameters where the optimiser keeps one, else the parameters."""
+    average = optim.averaged(state.opt)
+    return state.params if average is None else average
 
 
 def start(
@@ -133,6 +142,10 @@ class Data(Protocol):
         """Return the batch of a step, CPU tensors of the same shapes at every step."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """Return what people want to know of the source, as JSON."""
+        ...
+
 
 class Tokenizer(Protocol):
     """Text to token ids and back."""
@@ -148,6 +161,10 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids."""
+        ...
+
+    def stream(self) -> Any:
+        """Start the text of ids that come a few at a time: `push(ids)` returns what is complete, `finish()` the rest."""
         ...
 
     def to_json(self) -> dict[str, Any]:

@@ -1,1 +1,3 @@
-"""Craft."""
+"""Models: whole families built of mixers."""
+
+from craft.models.sequence import Sequence as Sequence

@@ -45,7 +45,11 @@ class Report:
 
 
 class Tracker(Protocol):
-    """A sink of numbers."""
+    """A sink of numbers.
+
+    `Many` also calls, where a sink has them: `status(text)`, what the run is busy with (empty when that is over);
+    `progress(step)`, a step is done; `sync()`, bring the record to the disk.
+    """
 
     def start(self, info: Info) -> None:
         """Open the sink."""
@@ -56,7 +60,7 @@ class Tracker(Protocol):
         ...
 
     def sample(self, step: int, prompt: str, text: str) -> None:
-        """Take a text that the model wrote."""
+        """Take a text that the model wrote; it goes on from the prompt and does not repeat it."""
         ...
 
     def message(self, text: str) -> None:

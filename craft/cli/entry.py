@@ -1,0 +1,88 @@
+"""The command `craft`: what it can do, and who does it. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from craft import __version__
+from craft.cli import find
+from craft.cli.guard import guarded
+from craft.errors import UsageError
+
+__all__ = ["entry"]
+
+_HELP = f"""\
+usage: craft COMMAND [OPTIONS]
+
+Craft {__version__}: functional training of AI models, with and for small machines.
+
+commands
+  train EXPERIMENT      train an experiment; its flags: craft train NAME --help
+  generate RUN          let a run's model write:  craft generate RUN --prompt "def "
+  evaluate RUN          measure a run's model on held-out data
+  list                  the experiments that can be trained
+
+  craft COMMAND --help  what a command takes
+  --version             the version
+  --debug               after any command: the whole traceback of an error
+"""
+
+
+def entry() -> None:
+    """Run the command that `sys.argv` names and exit."""
+    guarded(_dispatch, sys.argv[1:])
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("--help", "-h", "help"):
+        sys.stdout.write(_HELP)
+        return 0
+    if command == "--version":
+        sys.stdout.write(f"craft {__version__}\n")
+        return 0
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "train": _train,
+        "generate": _generate,
+        "evaluate": _evaluate,
+        "list": _list,
+    }
+    if command not in commands:
+        from craft import config
+
+        close = config.nearest(command, commands)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(commands)}"
+        raise UsageError(f"got the command {command!r}; {hint}")
+    return commands[command](rest)
+
+
+def _train(argv: Sequence[str]) -> int:
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] in ("--help", "-h"):
+            sys.stdout.write("usage: craft train EXPERIMENT [OPTIONS]\n\nEXPERIMENT is a name or the path of a file:\n")
+            return _list(())
+        raise UsageError("got no experiment to train; name one: craft train char_1m (craft list shows them)")
+    module = find.find(argv[0])
+    from craft.cli.experiment import execute
+
+    cls = find.experiment_class(module)
+    return execute(cls, argv[1:], getattr(module, "PRESETS", {}), f"craft train {argv[0]}")
+
+
+def _generate(argv: Sequence[str]) -> int:
+    from craft.cli.commands import generate_text
+
+    return generate_text(argv)
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    from craft.cli.commands import evaluate_run
+
+    return evaluate_run(argv)
+
+
+def _list(argv: Sequence[str]) -> int:
+    for name, path in sorted(find.known().items()):
+        sys.stdout.write(f"  {name:<16}{find.summary(path)}\n")
+    return 0

@@ -1,0 +1,136 @@
+"""An experiment as a program: its fields and those of `run.Run` are the flags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+
+from craft.cli.find import name_of
+from craft.cli.guard import guarded
+from craft.errors import UsageError
+from craft.run import Run
+
+if TYPE_CHECKING:
+    from craft.train import Result
+
+__all__ = ["execute", "main", "parse"]
+
+
+def main(cls: type[Any], presets: Mapping[str, Any] | None = None) -> None:
+    """Run an experiment from the command line: `if __name__ == "__main__": cli.main(MyExperiment)`.
+
+    Parameters
+    ----------
+    cls
+        attrs class with `build(tokenizer=None) -> Task`.
+    presets
+        Values to start from, chosen by `--preset NAME`.
+    """
+    name = name_of(cls)
+    guarded(lambda argv: execute(cls, argv, presets or {}, f"python -m experiments.{name}"), sys.argv[1:])
+
+
+def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> int:
+    """Parse the flags, build the task and train it; return the exit code."""
+    experiment, run = parse(cls, argv, presets, prog)
+    from craft.train import train
+
+    name = name_of(cls)
+    result = train(experiment.build(), run, name=name)
+    _say_next(result, name)
+    return 128 + result.signal if result.signal else 0
+
+
+def parse(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> tuple[Any, Run]:
+    """Turn flags into an experiment and a run.
+
+    A stored configuration (`--config`, or that of a run that is resumed) or a preset comes first; flags win over it.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range or a file is not a configuration.
+    """
+    import tyro
+
+    experiment, run = _start_from(cls, argv, presets)
+    about = (cls.__doc__ or "").strip().split("\n\n")[0]
+    module_doc = sys.modules[cls.__module__].__doc__ or about
+    if "--help" in argv or "-h" in argv:
+        from craft.cli.short import show
+
+        show((experiment, run, _Start()), module_doc.strip(), prog)
+
+    unnamed = tyro.conf.arg(name="")
+    kinds = {"experiment": Annotated[cls, unnamed], "run": Annotated[Run, unnamed], "start": Annotated[_Start, unnamed]}
+    command = attrs.make_class("Command", {name: attrs.field(type=kind) for name, kind in kinds.items()}, frozen=True)
+    args = ["--help" if word == "--help-all" else word for word in argv]
+    try:
+        chosen = tyro.cli(
+            command,
+            args=args,
+            prog=prog,
+            description=module_doc.strip(),
+            default=command(experiment, run, _Start()),
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        )
+    except ValueError as error:  # a validator's own sentence
+        raise UsageError(str(error)) from error
+    return chosen.experiment, chosen.run
+
+
+@attrs.frozen
+class _Start:
+    """Where the values come from that no flag gives."""
+
+    config: Path | None = None
+    """Start from the config.json of an earlier run (or JSON, TOML of an experiment's fields); flags win."""
+    preset: str = ""
+    """Start from a preset of the experiment."""
+
+
+def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[Any, Run]:
+    from craft import config, record
+
+    preset, file, resume, out = (_peek(argv, name) for name in ("--preset", "--config", "--resume", "--out"))
+    if preset and preset not in presets:
+        raise UsageError(f"got --preset {preset}; this experiment has {', '.join(sorted(presets)) or 'none'}")
+    if preset and file:
+        raise UsageError("got --preset and --config; give one place to start from")
+    base = presets[preset] if preset else cls()
+    if resume:
+        directory = record.newest(name_of(cls)) if resume == "auto" and not out else Path(out if resume == "auto" else resume)
+        if directory is not None and (directory / "config.json").is_file():
+            stored = record.read(directory).experiment
+            return config.from_dict(cls, stored["values"]), Run()
+    if not file:
+        return base, Run()
+    data = config.load(Path(file))
+    if "experiment" not in data:
+        return config.from_dict(cls, data), Run()
+    return config.from_dict(cls, data["experiment"]["values"]), config.from_dict(Run, data.get("run", {}))
+
+
+def _peek(argv: Sequence[str], flag: str) -> str:
+    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+        if word == flag:
+            return after
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return ""
+
+
+def _say_next(result: Result, name: str) -> None:
+    where = result.directory
+    if result.status == "stopped":
+        sys.stdout.write(f"\nStopped. Go on with\n  craft train {name} --resume {where}\n")
+        return
+    sys.stdout.write(
+        f"\nThe run lies in {where}. Next:\n"
+        f'  craft generate {where} --prompt "def " --tokens 200\n'
+        f"  craft evaluate {where}\n"
+    )

@@ -1,0 +1,55 @@
+"""A stored run as a task with its parameters: what `generate` and `evaluate` start from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from craft import checkpoint, config, data, engine, record
+from craft.cli.find import experiment_class, find
+from craft.errors import UsageError
+from craft.run import Run
+from craft.step import Task
+
+__all__ = ["Stored", "load"]
+
+
+class Stored:
+    """A run's task, its last good state, and the engine they are on."""
+
+    def __init__(self, task: Task, state: Any, machine: engine.Engine, step: int, record_: record.Record) -> None:
+        self.task, self.state, self.engine, self.step, self.record = task, state, machine, step, record_
+
+
+def load(directory: Path, *, experiment: str = "", device: str = "auto", precision: str = "auto", threads: int = 0) -> Stored:
+    """Build the task of a stored run and load its last good checkpoint.
+
+    Parameters
+    ----------
+    directory
+        The run's directory.
+    experiment
+        Name or path of the experiment; empty: the one that config.json names, looked up among the experiments.
+    device, precision, threads
+        Where and how it is computed.
+
+    Raises
+    ------
+    UsageError
+        If the directory is not a run, has no checkpoint, or its experiment is not found.
+    """
+    stored = record.read(directory)
+    if not experiment and not stored.experiment["module"].startswith("experiments."):
+        raise UsageError(f"{directory} was made by {stored.experiment['module']}, which is not among the experiments; "
+                         "name its file: --experiment PATH.py")
+    cls = experiment_class(find(experiment or stored.experiment["module"]))
+    value = config.from_dict(cls, stored.experiment["values"])
+    tokenizer = stored.tokenizer
+    task = value.build(data.load_tokenizer(tokenizer)) if tokenizer else value.build()
+    found = checkpoint.latest(directory / record.CHECKPOINTS, lambda text: print(text, file=sys.stderr))  # noqa: T201
+    if found is None:
+        raise UsageError(f"got {directory}, which has no checkpoint yet; train it first: --resume {directory}")
+    machine = engine.start(Run(device=device, precision=precision, compile="none", threads=threads))  # type: ignore[arg-type]
+    state = machine.place(checkpoint.load(found.path, task.init(task.seed)))
+    return Stored(task, state, machine, found.step, stored)

@@ -1,0 +1,137 @@
+"""The engine: how a task runs on this machine. It turns pure functions into programs and owns their memory."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+
+from craft import policy, tree
+from craft.engine.allocator import keep_memory
+from craft.engine.device import compute_type, resolve_device, set_threads
+from craft.engine.mode import Mode, choose_mode
+from craft.engine.program import cache_compiled, compile_function, compile_step
+from craft.run import Run
+from craft.step import Task
+from craft.cache import cache_directory
+from craft.types import Metrics, Tree
+
+__all__ = ["Engine", "start"]
+
+
+@attrs.frozen
+class Engine:
+    """A device, a type, a mode: what a run keeps from its first step to its last."""
+
+    device: torch.device
+    """Where everything is computed."""
+    compute: torch.dtype
+    """Type of the activations."""
+    mode: Mode
+    """What is compiled."""
+    threads: int
+    """CPU threads."""
+    why: str = ""
+    """Why this mode, for people."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the bits of a run depend on, as JSON; a resumed run compares it."""
+        return {
+            "device": self.device.type,
+            "precision": "bf16" if self.compute == torch.bfloat16 else "fp32",
+            "compile": self.mode,
+            "threads": self.threads,
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        }
+
+    def place(self, value: Tree) -> Tree:
+        """Copy a tree to the device, into memory of its own: programs overwrite it."""
+        return tree.map(lambda leaf: leaf.detach().to(self.device, copy=True).contiguous(), value)
+
+    def send(self, batch: Tree) -> Tree:
+        """Move a batch to the device."""
+        return batch if self.device.type == "cpu" else tree.to(batch, self.device)
+
+    def step(self, task: Task, state: Tree, batch: Tree) -> Callable[[Tree, Tree], tuple[Tree, Metrics]]:
+        """Make the program of a task's step.
+
+        Parameters
+        ----------
+        task
+            Whose step.
+        state, batch
+            Examples on the device.
+
+        Returns
+        -------
+        (state, batch) -> (state, metrics). It owns the state it is given: go on with the one it returns.
+        """
+        if self.mode == "step":
+            with self._policy():
+                program = compile_step(task.step, state, batch)
+            return lambda state, batch: (state, program(state, batch))
+        wrap = _by_region() if self.mode == "block" else None
+
+        def run(state: Tree, batch: Tree) -> tuple[Tree, Metrics]:
+            with torch.no_grad(), self._policy(tape=True, wrap=wrap):
+                return task.step(state, batch)
+
+        return run
+
+    def function(self, function: Callable[..., Tree], compiled: bool = False) -> Callable[..., Any]:
+        """Make a program of any other pure function (an evaluation, a model's `advance`), compiled at its first call."""
+        programs: list[Callable[..., Any]] = []
+
+        def run(*args: Tree) -> Any:
+            with torch.no_grad(), self._policy():
+                if not compiled or self.mode == "none":
+                    return function(*args)
+                if not programs:
+                    programs.append(compile_function(function, *args))
+                return programs[0](*args)
+
+        return run
+
+    def _policy(self, **changes: Any) -> policy.using:
+        return policy.using(compute=self.compute, **changes)
+
+
+def _by_region() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    made: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        if function not in made:
+            made[function] = torch.compile(function, fullgraph=True, dynamic=False)
+        return made[function]
+
+    return wrap
+
+
+def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> Engine:
+    """Set the machine up for a run and decide what its flags leave open.
+
+    Parameters
+    ----------
+    run
+        Device, precision, compile mode and threads, each of which may be `auto`.
+    steps, flops
+        Updates to come and floating-point operations of one: what `--compile auto` weighs.
+    threads
+        Threads of an earlier part of the run, which outrank the automatic choice.
+
+    Raises
+    ------
+    UsageError
+        If the device is not there, or a mode needs a compiler that is not there.
+    """
+    device = resolve_device(run.device)
+    keep_memory()
+    cache_compiled(cache_directory("compiled"))
+    used = set_threads(run.threads or threads)
+    compute = compute_type(run.precision, device)
+    mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)
+    return Engine(device, compute, mode, used, why)

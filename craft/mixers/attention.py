@@ -1,0 +1,98 @@
+"""Causal self-attention with grouped heads (Ainslie et al. 2023, arXiv:2305.13245), rotary positions and normalised
+queries and keys (Henry et al. 2020, arXiv:2010.04245) as options."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+import torch
+
+from craft import nn
+from craft.param import Constant, Param, scaled
+from craft.types import Context, Extras, Model, Tensor, Tree
+
+__all__ = ["Attention", "KeyValues"]
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of the positions that were seen, with room for `capacity` of them in each row."""
+
+    key_BGSE: Tensor
+    value_BGSE: Tensor
+    position_B: Tensor
+
+
+@attrs.frozen
+class Attention:
+    """Every position looks at itself and the ones before it."""
+
+    heads: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    """Query heads."""
+    groups: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Key/value heads, a divisor of `heads`; 0: as many as heads."""
+    rotary: bool = True
+    """Whether queries and keys are turned by their position; without it order is told only by the mask."""
+    normed: bool = True
+    """Whether queries and keys are normalised (QK norm)."""
+
+    def build(self, width: int) -> Model:
+        """Make the mixer for a stream of `width` features.
+
+        Raises
+        ------
+        ValueError
+            If the heads do not divide the width into even parts, or the groups do not divide the heads.
+        """
+        groups = self.groups or self.heads
+        if width % self.heads or (width // self.heads) % 2:
+            raise ValueError(f"got width {width} for {self.heads} attention heads; expected an even number of features a head")
+        if self.heads % groups:
+            raise ValueError(f"got {groups} groups for {self.heads} attention heads; expected a divisor of the heads")
+        return _build(self, width, groups, width // self.heads)
+
+
+def _build(config: Attention, width: int, groups: int, each: int) -> Model:
+    shared = groups * each
+    spec = {
+        "query": Param((width, width), scaled(width), ("D", "H")),
+        "key": Param((width, shared), scaled(width), ("D", "G")),
+        "value": Param((width, shared), scaled(width), ("D", "G")),
+        "out": Param((width, width), Constant(), ("H", "D")),
+    }
+
+    def project(params: Tree, x_BTD: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        joined = torch.cat((params["query"], params["key"], params["value"]), -1)  # one product is faster than three
+        q, k, v = nn.linear(x_BTD, joined).split((width, shared, shared), -1)
+        q, k, v = (x.unflatten(-1, (-1, each)).transpose(-2, -3) for x in (q, k, v))
+        if config.normed:
+            q, k = nn.rms_norm(q), nn.rms_norm(k)
+        if config.rotary:
+            q, k = nn.rotary(q, position_BT), nn.rotary(k, position_BT)
+        return q, k, v
+
+    def spread(x_BGTE: Tensor) -> Tensor:
+        return x_BGTE if groups == config.heads else x_BGTE.repeat_interleave(config.heads // groups, -3)
+
+    def merge(params: Tree, y_BHTE: Tensor) -> Tensor:
+        return nn.linear(y_BHTE.transpose(-2, -3).flatten(-2), params["out"])
+
+    def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
+        q, k, v = project(params, x_BTD, torch.arange(x_BTD.shape[1], device=x_BTD.device)[None])
+        return merge(params, nn.attend(q, spread(k), spread(v), bounded=config.normed and each <= 1024)), {}
+
+    def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValues:
+        room = torch.zeros(batch, groups, capacity, each, dtype=dtype, device=device)
+        return KeyValues(room, room.clone(), torch.zeros(batch, dtype=torch.int64, device=device))
+
+    def advance(params: Tree, x_BTD: Tensor, memory: KeyValues, ctx: Context) -> tuple[Tensor, KeyValues]:
+        place_BT = memory.position_B[:, None] + torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        q, k, v = project(params, x_BTD, place_BT)
+        slot = place_BT[:, None, :, None].expand_as(k)
+        key = memory.key_BGSE.scatter(2, slot, k.to(memory.key_BGSE.dtype))
+        value = memory.value_BGSE.scatter(2, slot, v.to(memory.value_BGSE.dtype))
+        seen = place_BT[:, None, :, None] >= torch.arange(key.shape[2], device=x_BTD.device)
+        y = nn.attend_math(q, spread(key).to(q.dtype), spread(value).to(q.dtype), seen)
+        return merge(params, y), KeyValues(key, value, memory.position_B + x_BTD.shape[1])
+
+    return Model(spec, apply, memory, advance)

@@ -1,0 +1,51 @@
+"""Position-wise feed-forward: GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), squared ReLU (So et al. 2021,
+arXiv:2109.08668) or SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+import torch
+from torch.nn import functional
+
+from craft import nn
+from craft.param import Constant, Param, scaled
+from craft.types import Context, Extras, Model, Tensor, Tree
+
+__all__ = ["FeedForward"]
+
+
+@attrs.frozen
+class FeedForward:
+    """Two products with a nonlinearity between them, at each position alone."""
+
+    expand: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    """Inner width as a multiple of the model's width."""
+    activation: Literal["gelu", "relu2", "swiglu"] = "relu2"
+    """Nonlinearity; swiglu has a third matrix."""
+
+    def build(self, width: int) -> Model:
+        """Make the mixer for a stream of `width` features."""
+        inner = max(1, round(width * self.expand))
+        names = ("up", "gate") if self.activation == "swiglu" else ("up",)
+        spec = {name: Param((width, inner), scaled(width), ("D", "F")) for name in names}
+        spec["out"] = Param((inner, width), Constant(), ("F", "D"))
+
+        def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
+            up_BTF = nn.linear(x_BTD, params["up"])
+            if self.activation == "swiglu":
+                up_BTF = up_BTF * functional.silu(nn.linear(x_BTD, params["gate"]))
+            elif self.activation == "gelu":
+                up_BTF = functional.gelu(up_BTF)
+            else:
+                up_BTF = functional.relu(up_BTF).square()
+            return nn.linear(up_BTF, params["out"]), {}
+
+        def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tree:
+            return ()
+
+        def advance(params: Tree, x_BTD: Tensor, memory: Tree, ctx: Context) -> tuple[Tensor, Tree]:
+            return apply(params, x_BTD, ctx)[0], memory
+
+        return Model(spec, apply, memory, advance)

@@ -1,0 +1,129 @@
+"""A run's directory: everything that is needed to go on with the run, to judge it and to use its model."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from craft import config, store
+from craft.errors import UsageError
+
+__all__ = ["CHECKPOINTS", "FORMAT", "Record", "code_fingerprint", "newest", "open_new", "origin", "read", "versions", "write"]
+
+FORMAT = 1
+CHECKPOINTS = "checkpoints"
+_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+_LIBRARIES = ("torch", "optree", "attrs", "cattrs", "tyro", "safetensors", "tokenizers", "wandb")
+
+
+class Record:
+    """What config.json and tokenizer.json of a run say."""
+
+    def __init__(self, directory: Path, data: dict[str, Any]) -> None:
+        self.directory, self.data = directory, data
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment: its `module`, its `name` and all its `values`."""
+        return dict(self.data["experiment"])
+
+    @property
+    def tokenizer(self) -> dict[str, Any] | None:
+        """What `data.load_tokenizer` takes; None if the run has no tokenizer."""
+        path = self.directory / _TOKENIZER
+        return config.load(path) if path.is_file() else None
+
+
+def read(directory: Path) -> Record:
+    """Read a run's directory.
+
+    Raises
+    ------
+    UsageError
+        If it is not the directory of a run, or one of a newer Craft.
+    """
+    directory = Path(directory)
+    path = directory / _CONFIG
+    if not path.is_file():
+        what = "has no config.json" if directory.is_dir() else "does not exist"
+        raise UsageError(f"got {directory} as a run, but it {what}; give the directory of a run, such as outputs/char_1m/...")
+    data = config.load(path)
+    if not isinstance(data.get("format"), int) or data["format"] > FORMAT or "experiment" not in data:
+        raise UsageError(f"got {path} of format {data.get('format')!r}; this Craft reads format {FORMAT}: upgrade Craft")
+    return Record(directory, data)
+
+
+def write(directory: Path, data: Mapping[str, Any], tokenizer: Mapping[str, Any] | None) -> None:
+    """Write config.json and tokenizer.json; the configuration comes last and says that the directory is a run."""
+    if tokenizer is not None:
+        store.write_json(directory / _TOKENIZER, dict(tokenizer))
+    store.write_json(directory / _CONFIG, {"format": FORMAT, **data})
+
+
+def open_new(out: Path | None, name: str) -> Path:
+    """Return the directory of a new run: `out`, or outputs/NAME/UTC time.
+
+    Raises
+    ------
+    UsageError
+        If `out` is taken: nothing is ever written over.
+    """
+    if out is None:
+        parent, stamp = Path("outputs") / name, time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        numbered = (parent / (stamp if n == 1 else f"{stamp}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if not path.exists())
+    if out.is_dir() and not _taken(out):
+        return out
+    if out.exists():
+        raise UsageError(f"got --out {out}, which is taken; choose another directory, or go on with it by --resume auto")
+    return out
+
+
+def _taken(directory: Path) -> bool:
+    return any(not path.name.startswith(".") for path in directory.iterdir())
+
+
+def newest(name: str) -> Path | None:
+    """Return the newest run of an experiment under outputs/, by the time in its name; None if there is none."""
+    parent = Path("outputs") / name
+    runs = sorted(path.parent for path in parent.glob(f"*/{_CONFIG}"))
+    return runs[-1] if runs else None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, Craft and the libraries it computes with."""
+    found = {"python": platform.python_version(), "craft": metadata.version("craft") if _installed("craft") else "source"}
+    return found | {name: metadata.version(name) for name in _LIBRARIES if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def origin(cls: type[Any]) -> str:
+    """Return the module of a class, by the name it can be imported under also where it was started as a program."""
+    spec = getattr(sys.modules.get(cls.__module__), "__spec__", None)
+    return spec.name if cls.__module__ == "__main__" and spec else cls.__module__
+
+
+def code_fingerprint(module: str = "") -> str:
+    """Hash Craft's own source and the experiment's module: what the bits of a run depend on beside its configuration."""
+    root = Path(__file__).parent
+    files = sorted(root.rglob("*.py"))
+    extra = getattr(sys.modules.get(module), "__file__", None)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    if extra:
+        digest.update(Path(extra).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,324 @@
+"""The loop: batch, step, hooks. The only one there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+
+from craft import checkpoint, config, engine, record, store, track, tree
+from craft.errors import UsageError
+from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
+from craft.interrupt import Interrupt
+from craft.run import Run
+from craft.step import Task
+
+__all__ = ["NotFiniteError", "Result", "train"]
+
+
+class NotFiniteError(ValueError):
+    """A loss or a gradient was not finite; the weights are those from before it."""
+
+
+class Result(NamedTuple):
+    """What a run ended with.
+
+    Attributes
+    ----------
+    state
+        The last state.
+    directory
+        The run's directory.
+    summary
+        The last value of everything that was logged, by name.
+    status
+        `finished`, or `stopped` before the last step.
+    signal
+        Number of the signal that stopped it, or 0.
+    """
+
+    state: Any
+    directory: Path
+    summary: dict[str, float]
+    status: str
+    signal: int = 0
+
+
+def train(task: Task, run: Run | None = None, *, name: str = "", console: bool = True) -> Result:
+    """Run a task from its first step, or its last checkpoint, to its end.
+
+    Parameters
+    ----------
+    task
+        What is trained.
+    run
+        How and where; see `run.Run`.
+    name
+        Name of the experiment: its runs lie in outputs/NAME.
+    console
+        Whether progress is shown.
+
+    Raises
+    ------
+    UsageError
+        If the run's directory is taken, or the device is not there.
+    NotFiniteError
+        If a loss or gradient is not finite: nothing of it has reached the weights, the last checkpoint is named.
+    checkpoint.Mismatch
+        If what is resumed does not fit the task.
+    """
+    run = run or Run()
+    name = name or "run"
+    directory, resumed = _directory(run, name)
+    with store.lock(directory):
+        return _Loop(task, run, name, directory, resumed, console).go()
+
+
+def _directory(run: Run, name: str) -> tuple[Path, bool]:
+    """Find the run's directory and whether there is something in it to go on with."""
+    if not run.resume:
+        return record.open_new(run.out, name), False
+    if run.resume != "auto":
+        directory = Path(run.resume)
+        if run.out is not None and run.out != directory:
+            raise UsageError(f"got --resume {directory} and --out {run.out}; a resumed run stays where it is: leave --out away")
+        record.read(directory)
+        return directory, True
+    chosen = run.out or record.newest(name)
+    if chosen is not None and (chosen / "config.json").is_file():
+        return chosen, True
+    return record.open_new(run.out, name), False
+
+
+class _Clock:
+    """How long the steps take, without the hooks between them."""
+
+    def __init__(self, tokens: int) -> None:
+        self.start = self.since = time.monotonic()
+        self.tokens, self.away, self.rate = tokens, 0.0, 0.0
+
+    def read(self, tokens: int) -> dict[str, float]:
+        """Return seconds since the start, tokens a second since the last reading, and the peak of memory in MB."""
+        now = time.monotonic()
+        spent = now - self.since - self.away
+        if spent > 1e-3:  # two steps that are read in one go have no rate of their own
+            self.rate = (tokens - self.tokens) / spent
+            self.since, self.tokens, self.away = now, tokens, 0.0
+        return {"seconds": now - self.start, "tokens_per_second": self.rate, "memory_mb": engine.peak_megabytes()}
+
+
+class _Loop:
+    """One call of `train`: the pieces of a run, tied together."""
+
+    def __init__(self, task: Task, run: Run, name: str, directory: Path, resumed: bool, console: bool) -> None:
+        self.task, self.run, self.name, self.directory = task, run, name, directory
+        self.checkpoints = directory / record.CHECKPOINTS
+        self.stored = record.read(directory) if resumed else None
+        self.sinks = track.open(run.track, console=console)
+        self.summary: dict[str, float] = {}
+        self.saved = -1
+
+    def go(self) -> Result:
+        """Run to the end and close everything, whatever happens."""
+        status = "failed"
+        try:
+            with Interrupt() as interrupt:
+                self._prepare()
+                reason = self._steps(interrupt)
+                status = "stopped" if reason or interrupt.signal else "finished"
+                if reason:
+                    self.sinks.message(f"stopped at step {self.step}: {reason}")
+            return Result(self.state, self.directory, self.summary, status, interrupt.signal)
+        finally:
+            self.sinks.finish(status, {key: value for key, value in self.summary.items() if key.startswith("eval/")})
+
+    # -- before the first step
+
+    def _prepare(self) -> None:
+        task = self.task
+        described = {"fingerprint": task.data.fingerprint, **task.data.describe()}
+        facts = self._facts(described)
+        found = self._compare(facts) if self.stored else None
+        run = self.run if found is None else _like(self.run, found.manifest["extra"])
+        flops, threads = task.flops, 0 if found is None else found.manifest["extra"].get("threads", 0)
+        left = task.steps - (found.step if found else 0)
+        self.engine = engine.start(run, steps=left, flops=flops, threads=threads)
+        self.state = task.init(task.seed)
+        if found is not None:
+            self.state = checkpoint.load(found.path, self.state)
+            self.state = _with_horizon(self.state, task.steps)
+        self.state = self.engine.place(self.state)
+        self.step = found.step if found else 0
+        self.saved = self.step if found else -1
+        self.hooks = self._hooks()
+        memory = found.manifest["memory"] if found else {}
+        self.memory: dict[str, dict[str, Any]] = {hook.name: dict(memory.get(hook.name, {})) for hook in self.hooks}
+        if found is None or self.run.extend:
+            record.write(self.directory, facts, task.tokenizer.to_json() if task.tokenizer else None)
+        self._open(facts, found)
+
+    def _facts(self, described: dict[str, Any]) -> dict[str, Any]:
+        experiment = self.task.experiment
+        module = record.origin(type(experiment)) if experiment is not None else ""
+        values = config.to_dict(experiment) if experiment is not None else {}
+        return {
+            "experiment": {"module": module, "name": self.name, "values": values},
+            "run": config.to_dict(attrs.evolve(self.run, out=None, resume="", extend=False, debug=False)),
+            "steps": self.task.steps,
+            "seed": self.task.seed,
+            "data": described,
+            "code": record.code_fingerprint(module),
+            "versions": record.versions(),
+        }
+
+    def _compare(self, facts: dict[str, Any]) -> checkpoint.Checkpoint | None:
+        """Refuse what does not fit the stored run, and find the checkpoint to go on from."""
+        assert self.stored is not None
+        former = self.stored.data
+        changed = config.diff(former["experiment"]["values"], facts["experiment"]["values"])
+        if former["steps"] != facts["steps"] and self.run.extend:
+            changed.pop("steps", None)
+        elif former["steps"] != facts["steps"]:
+            changed["steps"] = (former["steps"], facts["steps"])
+        if changed:
+            fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
+            hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""
+            raise checkpoint.Mismatch(f"{self.directory} is a run of another configuration: {fields}; give the same one{hint}")
+        if former["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+            raise checkpoint.Mismatch(
+                f"{self.directory} was trained on {former['data']}, but the data is now {facts['data']}; give it the same data"
+            )
+        return checkpoint.latest(self.checkpoints, self.sinks.message)
+
+    def _hooks(self) -> list[Hook]:
+        run, task = self.run, self.task
+        hooks = [reporting(run.track.every or max(1, task.steps // 100))]
+        if task.evaluation is not None:
+            often = run.evaluate.every or max(1, task.steps // 5)
+            hooks.append(evaluation(often, self.engine, run.evaluate.batches))
+            if run.stop.patience:
+                hooks.append(stopping(often, run.stop.patience))
+        if task.model is not None and task.tokenizer is not None and task.context:
+            sample = run.sample
+            often = sample.every or task.steps
+            hooks.append(sampling(often, self.engine, sample.prompt, sample.tokens, sample.temperature))
+        hooks += task.hooks
+        hooks.append(saving(run.checkpoint.every or max(1, task.steps // 10)))
+        names = [hook.name for hook in hooks]
+        if len(set(names)) < len(names):
+            raise UsageError(f"got hooks of one name among {', '.join(names)}; name each with hooks.every(..., name=...)")
+        return hooks
+
+    def _open(self, facts: dict[str, Any], found: checkpoint.Checkpoint | None) -> None:
+        track_ = self.run.track
+        self.sinks.start(
+            track.Info(
+                name=self.directory.name,
+                directory=self.directory,
+                config=facts,
+                steps=self.task.steps,
+                step=self.step,
+                project=track_.project,
+                group=track_.group,
+            )
+        )
+        how = self.engine.describe()
+        self.sinks.message(f"{self.name} in {self.directory}")
+        self.sinks.message(
+            f"{how['device']}, {how['precision']}, {how['threads']} threads; compile {how['compile']}: {self.engine.why}"
+        )
+        if found is not None:
+            self.sinks.message(f"resumed after step {found.step}")
+            for key, (was, now) in config.diff(found.manifest["extra"], how).items():
+                self.sinks.message(f"not exact from here on: {key} was {was!r}, is {now!r}")
+
+    # -- steps
+
+    def _steps(self, interrupt: Interrupt) -> str:
+        """Go to the last step; return why the run ended before it, or nothing."""
+        task = self.task
+        lag: tuple[int, dict[str, Any]] | None = None
+        if self.step >= task.steps:
+            self.sinks.message(f"complete: all {task.steps} steps are done")
+            return ""
+        if self.engine.mode != "none":
+            self.sinks.status(f"compiling ({self.engine.mode}): up to a minute the first time")
+        batch = self.engine.send(task.data.batch(self.step))
+        program = self.engine.step(task, self.state, batch)
+        self.clock = _Clock(self.step * task.data.tokens)
+        while True:
+            self.state, metrics = program(self.state, batch)
+            self.step += 1
+            if lag is not None:
+                self._after(*lag)  # read while this step computes
+            lag = (self.step, metrics)
+            if self.engine.device.type == "cpu" or self._needs_state(self.step) or interrupt.signal:
+                wishes, lag = self._after(*lag), None
+                if interrupt.signal or "stop" in wishes or self.step == task.steps:
+                    self._save()
+                    return wishes.get("stop", "")
+            batch = self.engine.send(task.data.batch(self.step))
+
+    def _needs_state(self, step: int) -> bool:
+        return step == self.task.steps or any(hook.reads_state and step % hook.every == 0 for hook in self.hooks)
+
+    def _after(self, step: int, metrics: dict[str, Any]) -> dict[str, str]:
+        """Check the numbers of a step, run the hooks that are due, and hand on what they logged."""
+        if bool(tree.leaves(self.state.halted)[0].any()):
+            raise self._not_finite(metrics)
+        last = step == self.task.steps
+        numbers = {key: float(value) for key, value in metrics.items() if value.numel() == 1}
+        values: dict[str, float] = {}
+        wishes: dict[str, str] = {}
+        self.sinks.progress(step)
+        began = time.monotonic()
+        for hook in self.hooks:
+            if step % hook.every == 0 or last:
+                memory = self.memory[hook.name]
+                write = self._writer(step)
+                hook.call(self.task, self.state, Moment(step, last, numbers, memory, values, self.sinks.message, write, wishes))
+        self.clock.away += time.monotonic() - began
+        if values:
+            self.summary.update(values)
+            tokens = step * self.task.data.tokens
+            self.sinks.report(track.Report(step, tokens, values, self.clock.read(tokens)))
+        if "save" in wishes:
+            self._save()
+        return wishes
+
+    def _writer(self, step: int) -> Callable[[str, str], None]:
+        return lambda prompt, text: self.sinks.sample(step, prompt, text)
+
+    def _not_finite(self, metrics: dict[str, Any]) -> NotFiniteError:
+        step = int(self.state.step.max())
+        shown = ", ".join(f"{key} {float(value):g}" for key, value in metrics.items() if value.numel() == 1)
+        last = f"the last good checkpoint is step {self.saved}" if self.saved >= 0 else "no checkpoint was written yet"
+        return NotFiniteError(
+            f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, {last} in {self.checkpoints}: "
+            "try a lower learning rate or gradient clipping"
+        )
+
+    def _save(self) -> None:
+        if self.saved == self.step:
+            return
+        self.sinks.sync()
+        memory = {name: dict(value) for name, value in self.memory.items()}
+        checkpoint.save(self.checkpoints, self.state, memory=memory, extra=self.engine.describe())
+        self.saved = self.step
+        checkpoint.prune(self.checkpoints, self.run.checkpoint.keep)
+
+
+def _like(run: Run, extra: dict[str, Any]) -> Run:
+    """Take from the stored run what the flags leave to Craft: a run keeps one mode from start to end."""
+    changes = {name: extra[name] for name in ("precision", "compile") if getattr(run, name) == "auto" and name in extra}
+    return attrs.evolve(run, **changes)
+
+
+def _with_horizon(state: Any, steps: int) -> Any:
+    """Stretch the schedule of a run that is extended; a state without a horizon has no schedule of ours."""
+    if not hasattr(state, "horizon"):
+        return state
+    return state._replace(horizon=state.horizon.new_full(state.horizon.shape, steps))

@@ -1,0 +1,1 @@
+"""Experiments: one file a claim, each a typed value that becomes a command line."""

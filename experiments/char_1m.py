@@ -1,0 +1,76 @@
+"""Character model of about a million parameters on the source code of Python's own standard library.
+
+Run: python -m experiments.char_1m --lr 3e-4
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from craft import cli, config, data, evaluate, grad, losses, optim, param, schedule, step
+from craft.models import Sequence
+from craft.step import Task, Tokenizer
+from craft.types import hyper
+
+__all__ = ["PRESETS", "Char1M"]
+
+
+@attrs.frozen
+class Char1M:
+    """One run, described completely."""
+
+    lr: float = config.tunable(0.02, validator=config.finite_positive)
+    """Peak learning rate of the matrices."""
+    steps: int = attrs.field(default=1500, validator=config.at_least(1))
+    """Updates in the whole run."""
+    batch: int = attrs.field(default=12, validator=config.at_least(1))
+    """Samples of one update."""
+    context: int = attrs.field(default=256, validator=config.at_least(1))
+    """Length of one sample, tokens."""
+    accumulate: int = attrs.field(default=1, validator=config.at_least(1))
+    """Parts that the batch is computed in: less memory, the same update."""
+    seed: int = 0
+    """Seed of the initialisation, the order of the data and every random draw."""
+    model: Sequence = attrs.field(factory=Sequence)
+    """The model."""
+    optimizer: optim.Muon = attrs.field(factory=optim.Muon)
+    """The optimiser."""
+    schedule: schedule.Schedule = attrs.field(factory=schedule.Schedule)
+    """The learning rate over the run."""
+    data: data.Text = attrs.field(factory=data.Text)
+    """The text."""
+
+    def build(self, tokenizer: Tokenizer | None = None) -> Task:
+        """Build the task; a stored run's tokenizer is used instead of a new one."""
+        text = self.data.open(context=self.context, batch=self.batch, seed=self.seed, tokenizer=tokenizer)
+        model = self.model.build(text.tokenizer.size, at="model")
+        rate = self.schedule.build(hyper("lr", self.lr))
+        transform = self.optimizer.build(model.spec, rate, at="optimizer")
+        grad_fn = grad.reverse(losses.next_token(model))
+        if self.accumulate > 1:
+            grad_fn = grad.accumulate(grad_fn, self.accumulate)
+
+        def init(seed: int) -> step.State:
+            params = param.materialise(model.spec, seed)
+            return step.start(params, transform, steps=self.steps, seed=seed, hyper=config.tunables(self))
+
+        return Task(
+            step=step.build(grad_fn, transform),
+            init=init,
+            data=text,
+            steps=self.steps,
+            seed=self.seed,
+            model=model,
+            tokenizer=text.tokenizer,
+            context=self.context,
+            evaluation=evaluate.next_token_evaluation(model, text.split, step.averaged),
+            params=step.averaged,
+            flops=self.model.flops(model.spec, self.context) * text.tokens,
+            experiment=self,
+        )
+
+
+PRESETS = {"smoke": Char1M(steps=2)}
+
+if __name__ == "__main__":
+    cli.main(Char1M, presets=PRESETS)
