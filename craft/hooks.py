@@ -18,7 +18,7 @@ from craft.errors import UsageError
 from craft.step import Task
 from craft.writing import write
 
-__all__ = ["Hook", "Moment", "every", "evaluation", "reporting", "sampling", "saving", "stopping"]
+__all__ = ["Hook", "Moment", "evaluation", "every", "reporting", "sampling", "saving", "stopping"]
 
 
 @attrs.define

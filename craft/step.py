@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import attrs
 import torch
 
-from craft import optim, policy, rng, tree
+from craft import optim, param, policy, rng, tree
 from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
 
 if TYPE_CHECKING:
     from craft.hooks import Hook
 
-__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "averaged", "build", "context", "start"]
+__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "averaged", "build", "context", "start", "starter"]
 
 
 class State(NamedTuple):
@@ -76,7 +76,8 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
     def update(state: State, batch: Tree) -> tuple[State, Metrics]:
         grads, metrics = grad_fn(state.params, batch, context(state))
         buffers = metrics.pop("buffers", state.buffers)
-        return piece(state, grads, buffers, metrics)
+        result: tuple[State, Metrics] = piece(state, grads, buffers, metrics)
+        return result
 
     return update
 
@@ -94,7 +95,13 @@ def averaged(state: State) -> Tree:
 
 
 def start(
-    params: Tree, transform: Transform, *, steps: int, seed: int = 0, hyper: Mapping[str, float] | None = None, buffers: Tree = ()
+    params: Tree,
+    transform: Transform,
+    *,
+    steps: int,
+    seed: int = 0,
+    hyper: Mapping[str, float] | None = None,
+    buffers: Tree = (),
 ) -> State:
     """Make the state before the first update, on the CPU.
 
@@ -123,6 +130,17 @@ def start(
     number = {path: torch.tensor(value, dtype=torch.float32) for path, value in (hyper or {}).items()}
     whole = {name: torch.tensor(value, dtype=torch.int64) for name, value in (("step", 0), ("seed", seed), ("horizon", steps))}
     return State(halted=torch.tensor(False), params=params, opt=transform.init(params), hyper=number, buffers=buffers, **whole)
+
+
+def starter(
+    spec: Tree, transform: Transform, *, steps: int, hyper: Mapping[str, float] | None = None
+) -> Callable[[int], State]:
+    """Make a task's `init`: seed -> the state before the first update, with parameters made of a spec."""
+
+    def init(seed: int) -> State:
+        return start(param.materialise(spec, seed), transform, steps=steps, seed=seed, hyper=hyper)
+
+    return init
 
 
 class Data(Protocol):

@@ -139,6 +139,8 @@ class _Loop:
 
     def _prepare(self) -> None:
         task = self.task
+        for place in (self.directory, self.checkpoints):
+            store.sweep_litter(place)  # what a killed run left half done
         described = {"fingerprint": task.data.fingerprint, **task.data.describe()}
         facts = self._facts(described)
         found = self._compare(facts) if self.stored else None
@@ -297,8 +299,8 @@ class _Loop:
         shown = ", ".join(f"{key} {float(value):g}" for key, value in metrics.items() if value.numel() == 1)
         last = f"the last good checkpoint is step {self.saved}" if self.saved >= 0 else "no checkpoint was written yet"
         return NotFiniteError(
-            f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, {last} in {self.checkpoints}: "
-            "try a lower learning rate or gradient clipping"
+            f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, "
+            f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping"
         )
 
     def _save(self) -> None:

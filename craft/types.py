@@ -155,7 +155,7 @@ def hyper(path: str, default: float) -> Callable[[Context], Tensor | float]:
     """
 
     def read(ctx: Context) -> Tensor | float:
-        return ctx.hyper[path] if path in ctx.hyper else default
+        return ctx.hyper.get(path, default)
 
     return read
 

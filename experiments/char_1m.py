@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from craft import cli, config, data, evaluate, grad, losses, optim, param, schedule, step
+from craft import cli, config, data, evaluate, grad, losses, optim, schedule, step
 from craft.models import Sequence
 from craft.step import Task, Tokenizer
 from craft.types import hyper
@@ -50,13 +50,9 @@ class Char1M:
         if self.accumulate > 1:
             grad_fn = grad.accumulate(grad_fn, self.accumulate)
 
-        def init(seed: int) -> step.State:
-            params = param.materialise(model.spec, seed)
-            return step.start(params, transform, steps=self.steps, seed=seed, hyper=config.tunables(self))
-
         return Task(
             step=step.build(grad_fn, transform),
-            init=init,
+            init=step.starter(model.spec, transform, steps=self.steps, hyper=config.tunables(self)),
             data=text,
             steps=self.steps,
             seed=self.seed,

@@ -95,8 +95,10 @@ def evaluate_run(argv: Sequence[str]) -> int:
         raise UsageError(f"the experiment of {args.run} has no evaluation")
     was = stored.record.data["data"]["fingerprint"]
     if task.data.fingerprint != was:
-        raise UsageError(f"{args.run} was trained on data {was[:12]}, but the data here is {task.data.fingerprint[:12]} "
-                         f"({json.dumps(task.data.describe())}); give it the data it was trained on")
+        raise UsageError(
+            f"{args.run} was trained on data {was[:12]}, but the data here is {task.data.fingerprint[:12]} "
+            f"({json.dumps(task.data.describe())}); give it the data it was trained on"
+        )
     shown = sys.stderr.isatty()
     values = evaluate.measure(task.evaluation, stored.state, stored.engine, split=args.split, progress=_dot if shown else None)
     if shown:

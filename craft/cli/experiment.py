@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import attrs
 
@@ -67,7 +67,9 @@ def parse(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog:
 
     unnamed = tyro.conf.arg(name="")
     kinds = {"experiment": Annotated[cls, unnamed], "run": Annotated[Run, unnamed], "start": Annotated[_Start, unnamed]}
-    command = attrs.make_class("Command", {name: attrs.field(type=kind) for name, kind in kinds.items()}, frozen=True)
+    command = attrs.make_class(
+        "Command", {name: attrs.field(type=cast(Any, kind)) for name, kind in kinds.items()}, frozen=True
+    )
     args = ["--help" if word == "--help-all" else word for word in argv]
     try:
         chosen = tyro.cli(
@@ -130,7 +132,5 @@ def _say_next(result: Result, name: str) -> None:
         sys.stdout.write(f"\nStopped. Go on with\n  craft train {name} --resume {where}\n")
         return
     sys.stdout.write(
-        f"\nThe run lies in {where}. Next:\n"
-        f'  craft generate {where} --prompt "def " --tokens 200\n'
-        f"  craft evaluate {where}\n"
+        f'\nThe run lies in {where}. Next:\n  craft generate {where} --prompt "def " --tokens 200\n  craft evaluate {where}\n'
     )

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import attrs
 import tyro
@@ -54,10 +54,12 @@ def show(values: Sequence[Any], description: str, prog: str) -> None:
     rest = len(every) - len(chosen)
     fields = {
         name.replace(".", "__"): attrs.field(
-            default=default, type=Annotated[kind, tyro.conf.arg(name=name, help=text)]
+            default=default, type=cast(Any, Annotated[kind, tyro.conf.arg(name=name, help=text)])
         )
         for name, (kind, default, text) in chosen.items()
     }
     more = f"{rest} more flags (every field of the model, the optimiser and the run): --help-all"
     command = attrs.make_class("Command", fields)
-    tyro.cli(command, args=["--help"], prog=prog, description=f"{description}\n\n{more}", config=(tyro.conf.FlagCreatePairsOff,))
+    tyro.cli(
+        command, args=["--help"], prog=prog, description=f"{description}\n\n{more}", config=(tyro.conf.FlagCreatePairsOff,)
+    )

@@ -41,8 +41,10 @@ def load(directory: Path, *, experiment: str = "", device: str = "auto", precisi
     """
     stored = record.read(directory)
     if not experiment and not stored.experiment["module"].startswith("experiments."):
-        raise UsageError(f"{directory} was made by {stored.experiment['module']}, which is not among the experiments; "
-                         "name its file: --experiment PATH.py")
+        raise UsageError(
+            f"{directory} was made by {stored.experiment['module']}, which is not among the experiments; "
+            "name its file: --experiment PATH.py"
+        )
     cls = experiment_class(find(experiment or stored.experiment["module"]))
     value = config.from_dict(cls, stored.experiment["values"])
     tokenizer = stored.tokenizer

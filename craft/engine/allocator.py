@@ -22,7 +22,7 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):  # another libc
         return False
     settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 0x7FFFFFFF), (_TOP_PAD, 1 << 26))
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    return sum(int(mallopt(name, value)) for name, value in settings) == len(settings)
 
 
 def peak_megabytes() -> float:

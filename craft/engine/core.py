@@ -10,13 +10,13 @@ import attrs
 import torch
 
 from craft import policy, tree
+from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
 from craft.engine.device import compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
 from craft.engine.program import cache_compiled, compile_function, compile_step
 from craft.run import Run
 from craft.step import Task
-from craft.cache import cache_directory
 from craft.types import Metrics, Tree
 
 __all__ = ["Engine", "start"]

@@ -7,6 +7,7 @@ repetition penalty of Keskar et al. 2019, arXiv:1909.05858.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import torch
@@ -18,8 +19,8 @@ from craft.types import Tensor
 __all__ = ["Sampling", "choose"]
 
 
-def _between(low: float, high: float) -> object:
-    def check(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _between(low: float, high: float) -> Any:
+    def check(instance: Any, attribute: Any, value: float) -> None:
         if not low <= value <= high:
             raise UsageError(f"got {attribute.name}={value}; expected a number from {low:g} to {high:g}")
 

@@ -39,7 +39,9 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
             if "weight" not in metrics:
                 raise ValueError(f"got metrics {sorted(metrics)}; accumulate needs `weight`: return it in the loss's extras")
             weight = metrics["weight"]
-            weighted = tree.map(lambda x, weight=weight: x * weight, (grads, {k: v for k, v in metrics.items() if k != "weight"}))
+            weighted = tree.map(
+                lambda x, weight=weight: x * weight, (grads, {k: v for k, v in metrics.items() if k != "weight"})
+            )
             weighted[1]["weight"] = weight
             total = weighted if total is None else tree.map(torch.add, total, weighted)
         assert total is not None

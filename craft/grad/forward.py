@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from craft import policy, rng, tree
@@ -41,7 +43,8 @@ def forward(loss: Loss, directions: int = 1) -> GradFn:
         for number in range(directions):
             tangent = _direction(rng.fold_in(rng.fold_in(ctx.key, _PLACE), number), params)
             with policy.using(kernels="math", tape=False, wrap=None):  # fused kernels have no forward mode
-                value, slope, extras = torch.func.jvp(lambda p: loss(p, batch, ctx), (params,), (tangent,), has_aux=True)
+                found: Any = torch.func.jvp(lambda p: loss(p, batch, ctx), (params,), (tangent,), has_aux=True)
+            value, slope, extras = found
             metrics = {"loss": value, **extras}
             part = tree.map(lambda v, slope=slope: v * (slope / directions), tangent)
             total = part if total is None else tree.map(torch.add, total, part)

@@ -32,7 +32,7 @@ class _Remat(torch.autograd.Function):
         ctx.mark_non_differentiable(*(leaf for leaf in output if not leaf.is_floating_point()))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         leaves = ctx.saved_tensors
         moving = [i for i, leaf in enumerate(leaves) if leaf.is_floating_point()]
         plan = ctx.plan
@@ -43,8 +43,7 @@ class _Remat(torch.autograd.Function):
                 full[i] = value
             return tuple(out for out in plan(*full) if out.is_floating_point())
 
-        outputs, pull = torch.func.vjp(of_moving, *(leaves[i] for i in moving))
-        del outputs
+        pull: Any = torch.func.vjp(of_moving, *(leaves[i] for i in moving))[1]
         flows = pull(tuple(grad for grad in grads if grad.is_floating_point()))
         result: list[Tensor | None] = [None] * (len(leaves) + 1)
         for i, flow in zip(moving, flows, strict=True):

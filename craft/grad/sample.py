@@ -41,4 +41,5 @@ def sample(grad_fn: GradFn, limit: Value | None = None) -> GradFn:
 
 
 def _weigh(factor_B: Tensor, x_BN: Tensor) -> Tensor:
-    return torch.tensordot(factor_B.to(x_BN.dtype), x_BN, dims=1)
+    mean_N: Tensor = torch.tensordot(factor_B.to(x_BN.dtype), x_BN, dims=1)
+    return mean_N

@@ -1,5 +1,8 @@
-"""Causal self-attention with grouped heads (Ainslie et al. 2023, arXiv:2305.13245), rotary positions and normalised
-queries and keys (Henry et al. 2020, arXiv:2010.04245) as options."""
+"""Causal self-attention with rotary positions.
+
+Grouped heads after Ainslie et al. 2023, arXiv:2305.13245; normalised queries and keys after Henry et al. 2020,
+arXiv:2010.04245.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,8 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
 
     def project(params: Tree, x_BTD: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         joined = torch.cat((params["query"], params["key"], params["value"]), -1)  # one product is faster than three
-        q, k, v = nn.linear(x_BTD, joined).split((width, shared, shared), -1)
-        q, k, v = (x.unflatten(-1, (-1, each)).transpose(-2, -3) for x in (q, k, v))
+        q, k, v = torch.split(nn.linear(x_BTD, joined), [width, shared, shared], -1)
+        q, k, v = (x.reshape(*x.shape[:-1], -1, each).transpose(-2, -3) for x in (q, k, v))
         if config.normed:
             q, k = nn.rms_norm(q), nn.rms_norm(k)
         if config.rotary:

@@ -1,5 +1,8 @@
-"""Position-wise feed-forward: GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), squared ReLU (So et al. 2021,
-arXiv:2109.08668) or SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+"""Position-wise feed-forward.
+
+GELU after Hendrycks and Gimpel 2016, arXiv:1606.08415; squared ReLU after So et al. 2021, arXiv:2109.08668; SwiGLU after
+Shazeer 2020, arXiv:2002.05202.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,9 @@ def _build(config: Sequence, vocabulary: int, parts: dict[str, Model], rate: Any
         return head(params, x_BTD), extras
 
     def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tree:
-        return [{name: part.memory(batch, capacity, dtype, device) for name, part in parts.items()} for _ in range(config.depth)]
+        return [
+            {name: part.memory(batch, capacity, dtype, device) for name, part in parts.items()} for _ in range(config.depth)
+        ]
 
     def advance(params: Tree, ids_BT: Tensor, memory: Tree, ctx: Context) -> tuple[Tensor, Tree]:
         x_BTD, after = stream(params, ids_BT), []

@@ -63,7 +63,8 @@ def attend_pairs(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool =
     cut = (*lead, chunks, time // chunks, width)
     q, k, v = (x.reshape(cut) for x in (q_BHTE * width**-0.5, k_BHTE, v_BHTE))
     kernel = whole.pairs if torch.compiler.is_compiling() else pairs
-    return kernel(q, k, v, bounded).reshape(q_BHTE.shape)
+    out: Tensor = kernel(q, k, v, bounded)
+    return out.reshape(q_BHTE.shape)
 
 
 @whole.kernel
@@ -139,7 +140,7 @@ class _Pairs(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, power, share = ctx.saved_tensors
         queries, keys = _causal(q.shape[-3])
         slope = grad.to(share.dtype) * share

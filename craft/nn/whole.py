@@ -26,4 +26,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"no kernel {name!r}")
     from torch import _dynamo
 
-    return _dynamo.allow_in_graph(_KERNELS[name])
+    return _dynamo.allow_in_graph(_KERNELS[name])  # type: ignore[no-untyped-call]

@@ -42,7 +42,8 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
 
     def advance(self, step: int) -> None:
-        """Note that a step is done."""
+        """Note that a step is done, and with it what the run was busy with before."""
+        self.status = ""
         if not self._marks:
             self._marks.append((self.clock(), step))
         self.step = step

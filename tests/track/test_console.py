@@ -134,7 +134,9 @@ def test_time_left_follows_the_clock_and_not_the_compilation():
     progress = Progress(Info(name="run", directory=Path(), config={}, steps=100, step=50), lambda: now[0])
     assert progress.left is None
     now[0] = 40.0
+    progress.status = "compiling"
     progress.advance(51)
+    assert progress.status == ""
     now[0] = 49.0
     progress.advance(60)
     assert progress.left == pytest.approx(40.0)

@@ -1,12 +1,14 @@
 """Every sink, through everything that a run does with it."""
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from craft.track import Console, Jsonl, Many, TensorBoard, Wandb
 
-SINKS = {
+SINKS: dict[str, Callable[[], Any]] = {
     "jsonl": Jsonl,
     "console": lambda: Console(io.StringIO()),
     "tensorboard": TensorBoard,
