@@ -77,11 +77,11 @@ class Run:
     out: Path | None = None
     """The run's directory; none: outputs/NAME/UTC time."""
     resume: str = ""
-    """`auto` continues the run in --out (or the newest one), and starts where there is none; DIR continues DIR."""
+    """`auto` goes on with the run in --out (or the newest), or starts it; DIR goes on with DIR."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Type of the activations; weights and moments stay fp32. `auto` takes bf16 where this machine is faster with it."""
+    """Type of the activations; weights stay fp32. `auto`: bf16 where it is faster here."""
     compile: Literal["auto", "none", "block", "step"] = "auto"
     """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))

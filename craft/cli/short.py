@@ -7,6 +7,7 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import attrs
@@ -14,7 +15,11 @@ import tyro
 
 __all__ = ["documentation", "flags", "show"]
 
-_NESTED = ("model.depth", "model.width", "data.source", "checkpoint.every", "evaluate.every", "sample.prompt", "track.wandb")
+_SHOWN = (
+    ("lr", "steps", "batch", "context", "seed", "model.width", "model.depth", "data.source"),
+    ("out", "resume", "config", "device", "precision", "compile", "checkpoint.every", "track.wandb", "debug"),
+)
+"""What everyone turns, of the experiment and of the run; an experiment's own flat fields come after the first."""
 
 
 def documentation(cls: type[Any]) -> dict[str, str]:
@@ -46,20 +51,30 @@ def flags(value: Any, path: str = "") -> dict[str, tuple[Any, Any, str]]:
 
 
 def show(values: Sequence[Any], description: str, prog: str) -> None:
-    """Print the help of the flags without a dot and the chosen ones with one, then exit."""
-    every: dict[str, tuple[Any, Any, str]] = {}
-    for value in values:
-        every |= flags(value)
-    chosen = {name: flag for name, flag in every.items() if "." not in name or name in _NESTED}
-    rest = len(every) - len(chosen)
-    fields = {
-        name.replace(".", "__"): attrs.field(
-            default=default, type=cast(Any, Annotated[kind, tyro.conf.arg(name=name, help=text)])
-        )
-        for name, (kind, default, text) in chosen.items()
-    }
-    more = f"{rest} more flags (every field of the model, the optimiser and the run): --help-all"
+    """Print the help of what everyone turns, then exit.
+
+    Parameters
+    ----------
+    values
+        The experiment first, then what else has flags; their fields are the defaults.
+    description
+        What the experiment is.
+    prog
+        What was typed to get here.
+    """
+    own = flags(values[0])
+    every = {name: flag for value in values for name, flag in flags(value).items()}
+    flat = [name for name in own if "." not in name and name not in _SHOWN[0]]
+    names = [name for name in (*_SHOWN[0], *flat, *_SHOWN[1]) if name in every]
+    fields = {name.replace(".", "__"): _field(name, *every[name]) for name in names}
+    rest = f"Show all flags: {len(every) - len(names)} more, of the model, the optimiser, the schedule and the run."
+    fields["help_all"] = _field("help-all", bool, False, rest)
     command = attrs.make_class("Command", fields)
-    tyro.cli(
-        command, args=["--help"], prog=prog, description=f"{description}\n\n{more}", config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    tyro.cli(command, args=["--help"], prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _field(name: str, kind: Any, default: Any, text: str) -> Any:
+    metavar = {"Path": "PATH"}.get(getattr(kind, "__name__", "")) or ("PATH" if Path in typing.get_args(kind) else None)
+    unset = default is None or default == ""
+    shown = tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint="" if unset or kind is bool else None)
+    return attrs.field(default=default, type=cast(Any, Annotated[kind, shown]))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +81,15 @@ def compile_function(function: Callable[..., Tree], *examples: Tree) -> Callable
 
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
         graph = make_fx(flat, tracing_mode="fake")(*leaves)
-        program = torch._inductor.compile(graph, leaves)
+        from torch._inductor import compile as lower  # a second's import, paid by compiled runs only
+
+        program = lower(graph, leaves)
 
     def call(*args: Tree) -> Any:
         with torch.no_grad():
             return tree.unflatten(made[0], program(*tree.leaves(args)))
 
     return call
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the compiler's remarks on its own machinery away from the user."""
-    import torch._inductor
-
-    # worker processes cost more than they save on few cores, and could outlive a killed parent
-    torch._inductor.config.compile_threads = 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    sys.stderr.flush()

@@ -48,7 +48,8 @@ def attend_math(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, mask_TS: Tensor 
     if mask_TS is None:
         row = torch.arange(score.shape[-2], device=score.device)
         mask_TS = row[:, None] >= row[None, : score.shape[-1]]
-    return score.masked_fill(~mask_TS, -math.inf).softmax(-1).to(v_BHSE.dtype) @ v_BHSE
+    share: Tensor = score.masked_fill(~mask_TS, -math.inf).softmax(-1)
+    return share.to(v_BHSE.dtype) @ v_BHSE
 
 
 def attend_fused(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:

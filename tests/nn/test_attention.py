@@ -14,7 +14,7 @@ from craft.nn import attention
 from craft.types import Tensor
 
 TIMES = [1, 2, 7, 31, 32, 33, 64, 1022, 1023, 1024]
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 
 def draw(time: int, dtype: torch.dtype, scale: float = 1.0, width: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,7 +81,7 @@ def test_any_shape_and_any_leading_axes(lead: list[int], time: int, width: int, 
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 def test_huge_scores_are_safe(dtype: torch.dtype, time: int) -> None:
     """Scores of 1e4 and more: every row sees a single key, and nothing overflows, neither there nor in the masked part."""
-    q, k, v = draw(time, dtype, scale=2e4)
+    q, k, v = draw(time, dtype, scale=5e4)
     assert float((q.double() @ k.double().mT / 2).abs().max()) > 1e4
     out, *grads = pulled(nn.attend_pairs, (q, k, v))
     plain, *others = pulled(nn.attend_math, (q, k, v))

@@ -1,0 +1,48 @@
+"""A task's model writes text: as much as is asked for, in pieces, and only from what it knows."""
+
+import attrs
+import pytest
+
+from craft import engine
+from craft.errors import UsageError
+from craft.generate import Sampling
+from craft.writing import write
+
+
+@pytest.fixture
+def written(tiny, quick):
+    task = tiny().build()
+    state, machine = task.init(0), engine.start(quick())
+
+    def start(prompt="the cat", tokens=40, **sampling):
+        return list(write(task, task.params(state), machine, prompt, tokens, Sampling(**sampling)))
+
+    return start
+
+
+def test_it_writes_as_many_tokens_as_asked_beyond_the_context_too(written):
+    pieces = written(tokens=40)
+    assert len("".join(pieces)) == 40  # a token is a character here, and the context is 16
+    assert all(len(piece) == 1 for piece in pieces[:40])
+    assert "".join(written(tokens=1)) == pieces[0]
+    assert len("".join(written(prompt="the cat sat on the mat", tokens=9))) == 9
+
+
+def test_the_seed_decides(written):
+    assert written(seed=1) == written(seed=1)
+    assert written(seed=1) != written(seed=2)
+    assert "".join(written(temperature=0.0, seed=1)) == "".join(written(temperature=0.0, seed=2))
+
+
+def test_a_prompt_that_does_not_fit_is_refused(written):
+    with pytest.raises(UsageError, match=r"prompt does not fit the model: .*'Q' \(2\), '7' \(1\)"):
+        written(prompt="the QQ 7")
+    with pytest.raises(UsageError, match="got an empty prompt"):
+        written(prompt="")
+
+
+@pytest.mark.parametrize("missing", ["model", "tokenizer", "context"])
+def test_a_task_that_cannot_write_says_so(tiny, quick, missing):
+    task = attrs.evolve(tiny().build(), **{missing: 0 if missing == "context" else None})
+    with pytest.raises(UsageError, match="generation needs its model, tokenizer and context"):
+        next(write(task, {}, engine.start(quick()), "the", 3, Sampling()))
