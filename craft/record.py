@@ -11,10 +11,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from craft import config, store
 from craft.errors import UsageError
+from craft.run import Run
+from craft.step import Task
 
-__all__ = ["CHECKPOINTS", "FORMAT", "Record", "code_fingerprint", "newest", "open_new", "origin", "read", "versions", "write"]
+__all__ = [
+    "CHECKPOINTS",
+    "FORMAT",
+    "Record",
+    "code_fingerprint",
+    "facts",
+    "newest",
+    "open_new",
+    "origin",
+    "read",
+    "versions",
+    "write",
+]
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"
@@ -108,6 +124,32 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
+    """Return what config.json says of a run, without its format: everything that its bits depend on.
+
+    Parameters
+    ----------
+    task, run
+        What is trained, and how.
+    name
+        Name of the experiment.
+    """
+    module = origin(type(task.experiment)) if task.experiment is not None else ""
+    return {
+        "experiment": {
+            "module": module,
+            "name": name,
+            "values": {} if task.experiment is None else config.to_dict(task.experiment),
+        },
+        "run": config.to_dict(attrs.evolve(run, out=None, resume="", extend=False, debug=False)),
+        "steps": task.steps,
+        "seed": task.seed,
+        "data": {**task.data.describe(), "fingerprint": task.data.fingerprint},
+        "code": code_fingerprint(module),
+        "versions": versions(),
+    }
 
 
 def origin(cls: type[Any]) -> str:

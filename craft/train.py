@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import attrs
-
-from craft import checkpoint, config, engine, record, store, track, tree
+from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
@@ -72,25 +70,9 @@ def train(task: Task, run: Run | None = None, *, name: str = "", console: bool =
     """
     run = run or Run()
     name = name or "run"
-    directory, resumed = _directory(run, name)
+    directory, resumed = resume.place(run, name)
     with store.lock(directory):
         return _Loop(task, run, name, directory, resumed, console).go()
-
-
-def _directory(run: Run, name: str) -> tuple[Path, bool]:
-    """Find the run's directory and whether there is something in it to go on with."""
-    if not run.resume:
-        return record.open_new(run.out, name), False
-    if run.resume != "auto":
-        directory = Path(run.resume)
-        if run.out is not None and run.out != directory:
-            raise UsageError(f"got --resume {directory} and --out {run.out}; a resumed run stays where it is: leave --out away")
-        record.read(directory)
-        return directory, True
-    chosen = run.out or record.newest(name)
-    if chosen is not None and (chosen / "config.json").is_file():
-        return chosen, True
-    return record.open_new(run.out, name), False
 
 
 class _Clock:
@@ -141,17 +123,18 @@ class _Loop:
         task = self.task
         for place in (self.directory, self.checkpoints):
             store.sweep_litter(place)  # what a killed run left half done
-        described = {"fingerprint": task.data.fingerprint, **task.data.describe()}
-        facts = self._facts(described)
-        found = self._compare(facts) if self.stored else None
-        run = self.run if found is None else _like(self.run, found.manifest["extra"])
+        facts = record.facts(task, self.run, self.name)
+        found = None
+        if self.stored is not None:
+            resume.check(self.stored, facts, self.run.extend)
+            found = checkpoint.latest(self.checkpoints, self.sinks.message)
+        run = self.run if found is None else resume.same_mode(self.run, found.manifest["extra"])
         flops, threads = task.flops, 0 if found is None else found.manifest["extra"].get("threads", 0)
         left = task.steps - (found.step if found else 0)
         self.engine = engine.start(run, steps=left, flops=flops, threads=threads)
         self.state = task.init(task.seed)
         if found is not None:
-            self.state = checkpoint.load(found.path, self.state)
-            self.state = _with_horizon(self.state, task.steps)
+            self.state = resume.stretch(checkpoint.load(found.path, self.state), task.steps)
         self.state = self.engine.place(self.state)
         self.step = found.step if found else 0
         self.saved = self.step if found else -1
@@ -161,39 +144,6 @@ class _Loop:
         if found is None or self.run.extend:
             record.write(self.directory, facts, task.tokenizer.to_json() if task.tokenizer else None)
         self._open(facts, found)
-
-    def _facts(self, described: dict[str, Any]) -> dict[str, Any]:
-        experiment = self.task.experiment
-        module = record.origin(type(experiment)) if experiment is not None else ""
-        values = config.to_dict(experiment) if experiment is not None else {}
-        return {
-            "experiment": {"module": module, "name": self.name, "values": values},
-            "run": config.to_dict(attrs.evolve(self.run, out=None, resume="", extend=False, debug=False)),
-            "steps": self.task.steps,
-            "seed": self.task.seed,
-            "data": described,
-            "code": record.code_fingerprint(module),
-            "versions": record.versions(),
-        }
-
-    def _compare(self, facts: dict[str, Any]) -> checkpoint.Checkpoint | None:
-        """Refuse what does not fit the stored run, and find the checkpoint to go on from."""
-        assert self.stored is not None
-        former = self.stored.data
-        changed = config.diff(former["experiment"]["values"], facts["experiment"]["values"])
-        if former["steps"] != facts["steps"] and self.run.extend:
-            changed.pop("steps", None)
-        elif former["steps"] != facts["steps"]:
-            changed["steps"] = (former["steps"], facts["steps"])
-        if changed:
-            fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
-            hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""
-            raise checkpoint.Mismatch(f"{self.directory} is a run of another configuration: {fields}; give the same one{hint}")
-        if former["data"]["fingerprint"] != facts["data"]["fingerprint"]:
-            raise checkpoint.Mismatch(
-                f"{self.directory} was trained on {former['data']}, but the data is now {facts['data']}; give it the same data"
-            )
-        return checkpoint.latest(self.checkpoints, self.sinks.message)
 
     def _hooks(self) -> list[Hook]:
         run, task = self.run, self.task
@@ -311,16 +261,3 @@ class _Loop:
         checkpoint.save(self.checkpoints, self.state, memory=memory, extra=self.engine.describe())
         self.saved = self.step
         checkpoint.prune(self.checkpoints, self.run.checkpoint.keep)
-
-
-def _like(run: Run, extra: dict[str, Any]) -> Run:
-    """Take from the stored run what the flags leave to Craft: a run keeps one mode from start to end."""
-    changes = {name: extra[name] for name in ("precision", "compile") if getattr(run, name) == "auto" and name in extra}
-    return attrs.evolve(run, **changes)
-
-
-def _with_horizon(state: Any, steps: int) -> Any:
-    """Stretch the schedule of a run that is extended; a state without a horizon has no schedule of ours."""
-    if not hasattr(state, "horizon"):
-        return state
-    return state._replace(horizon=state.horizon.new_full(state.horizon.shape, steps))

@@ -66,7 +66,7 @@ class Char1M:
         )
 
 
-PRESETS = {"smoke": Char1M(steps=2)}
+PRESETS = {"smoke": Char1M(steps=2), "bytes": Char1M(data=data.Text(tokenizer=data.Bytes()))}
 
 if __name__ == "__main__":
     cli.main(Char1M, presets=PRESETS)

@@ -92,7 +92,7 @@ class _Start:
     config: Path | None = None
     """Start from the config.json of an earlier run (or JSON, TOML of an experiment's fields); flags win."""
     preset: str = ""
-    """Start from a preset of the experiment."""
+    """Start from a preset of the experiment, by its name."""
 
 
 def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[Any, Run]:

@@ -21,10 +21,10 @@ _PACKAGE = "experiments"
 
 
 def _folders() -> list[Path]:
-    """Folders named experiments: the one here first, then the installed one."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    """Find the folder named experiments: the one here, else the installed one."""
+    here = Path.cwd()
+    if (here / _PACKAGE).is_dir() and str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     spec = importlib.util.find_spec(_PACKAGE)
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 

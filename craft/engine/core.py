@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from craft.engine.allocator import keep_memory
 from craft.engine.device import compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
 from craft.engine.program import cache_compiled, compile_function, compile_step
+from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
 from craft.types import Metrics, Tree
@@ -130,7 +132,8 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     """
     device = resolve_device(run.device)
     keep_memory()
-    cache_compiled(cache_directory("compiled"))
+    with suppress(UsageError):  # no place of our own: torch finds one
+        cache_compiled(cache_directory("compiled"))
     used = set_threads(run.threads or threads)
     compute = compute_type(run.precision, device)
     mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)

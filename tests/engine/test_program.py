@@ -1,6 +1,6 @@
 """Programs: the same numbers as the functions they are made of, in memory that is written over.
 
-This file and test_core.py compile four programs with Inductor between them; each says so.
+This file and test_core.py compile three programs with Inductor between them; each says so.
 """
 
 import os
@@ -9,60 +9,47 @@ import stat
 import pytest
 import torch
 
-from craft import grad, optim, rng, step, tree
+from craft import tree
 from craft.engine import compile_function, compile_step
 from craft.engine.program import cache_compiled, compiler_missing
 
 CPU = torch.device("cpu")
 
 
-def squares(params, batch, ctx):
-    noise = rng.normal(ctx.key, ())
-    return (batch["x"] @ params["w"] - batch["y"] + 0.1 * noise).square().mean(), {}
-
-
-TRANSFORM = optim.chain(optim.scale_by_adam(), optim.scale_by_rate(0.1))
-UPDATE = step.build(grad.reverse(squares), TRANSFORM)
-BATCH = {"x": torch.arange(12.0).view(4, 3) / 12, "y": torch.tensor([1.0, -1.0, 0.5, 2.0])}
-
-
-def begin(seed=0):
-    return step.start({"w": torch.full((3,), 0.1)}, TRANSFORM, steps=10, seed=seed)
-
-
 def close(a, b):
     return all(torch.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True))
 
 
-def test_a_compiled_step_writes_into_the_old_tensors():
-    """Compiles one program."""
-    expected, state = begin(), tree.map(torch.clone, begin())
-    program = compile_step(UPDATE, state, BATCH)
+def test_a_compiled_step_writes_into_the_old_tensors(points):
+    """Compiles one program, which test_core.py then finds in the cache."""
+    batch = points.data.batch(0)
+    expected, state = points.init(0), tree.map(torch.clone, points.init(0))
+    program = compile_step(points.step, state, batch)
     assert close(state, expected)  # tracing changes nothing
     places = [leaf.data_ptr() for leaf in tree.leaves(state)]
     for _ in range(3):
-        expected, wanted = UPDATE(expected, BATCH)
-        metrics = program(state, BATCH)
+        expected, wanted = points.step(expected, batch)
+        metrics = program(state, batch)
         assert sorted(metrics) == sorted(wanted)
         assert close(metrics, wanted)
     assert close(state, expected)
     assert int(state.step) == 3
     assert [leaf.data_ptr() for leaf in tree.leaves(state)] == places
-    assert program(state, {"x": BATCH["x"], "y": BATCH["y"] * torch.nan})["loss"].isnan()
+    assert program(state, {**batch, "y": batch["y"] * torch.nan})["loss"].isnan()
     assert bool(state.halted)
     assert close(state._replace(halted=expected.halted), expected)
 
 
-def test_a_stacked_step_is_compiled_like_any_other():
+def test_a_stacked_step_is_compiled_like_any_other(points):
     """Compiles one program: two trials in one."""
-    pack = torch.func.vmap(UPDATE, in_dims=(0, None))
-    states = tree.stack([begin(0), begin(1)])
-    program = compile_function(pack, states, BATCH)
-    expected = pack(states, BATCH)
-    after = program(states, BATCH)
+    batch = points.data.batch(0)
+    pack = torch.func.vmap(points.step, in_dims=(0, None))
+    states = tree.stack([points.init(0), points.init(1)])
+    program = compile_function(pack, states, batch)
+    expected, after = pack(states, batch), program(states, batch)
     assert close(after, expected)
     assert tree.paths(after) == tree.paths(expected)
-    alone = [UPDATE(begin(seed), BATCH)[1]["loss"] for seed in (0, 1)]
+    alone = [points.step(points.init(seed), batch)[1]["loss"] for seed in (0, 1)]
     assert torch.allclose(after[1]["loss"], torch.stack(alone), rtol=1e-5)
     assert not torch.equal(alone[0], alone[1])
 
@@ -91,7 +78,6 @@ def test_what_is_compiled_is_kept_in_private(monkeypatch, tmp_path):
     assert list((tmp_path / "compiled").iterdir()) == []
     cache_compiled(tmp_path / "other")  # a choice that was made wins
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
-    monkeypatch.undo()
 
 
 def test_a_cache_that_cannot_be_written_is_left_to_torch(monkeypatch, tmp_path):

@@ -120,7 +120,8 @@ class Live(TorchDispatchMode):
 
 
 def peak(function: Callable[[], Any]) -> int:
-    with Live() as live:
+    live = Live()
+    with live:
         result = function()
         del result
     return live.peak

@@ -14,7 +14,7 @@ def loss(params: Tree, batch: Tree, ctx: Context) -> tuple[Tensor, Extras]:
     return value, {"weight": batch.sum(), "buffers": {"mean": params["a"].detach().mean()}}
 
 
-PARAMS = {"a": torch.tensor([0.3, -1.0, 2.0]), "b": [torch.tensor(2.0), torch.tensor([1.0, 5.0])]}
+PARAMS: Tree = {"a": torch.tensor([0.3, -1.0, 2.0]), "b": [torch.tensor(2.0), torch.tensor([1.0, 5.0])]}
 BATCH = torch.tensor([1.0, 0.5, -2.0])
 
 

@@ -1,0 +1,82 @@
+"""Going on with a stored run: where it is, what must be the same, and what is taken over from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from craft import config, record
+from craft.checkpoint import Mismatch
+from craft.errors import UsageError
+from craft.run import Run
+
+__all__ = ["check", "place", "same_mode", "stretch"]
+
+
+def place(run: Run, name: str) -> tuple[Path, bool]:
+    """Find a run's directory, and whether there is something in it to go on with.
+
+    Raises
+    ------
+    UsageError
+        If the directory is taken, or is not that of a run.
+    """
+    if not run.resume:
+        return record.open_new(run.out, name), False
+    if run.resume != "auto":
+        directory = Path(run.resume)
+        if run.out is not None and run.out != directory:
+            raise UsageError(f"got --resume {directory} and --out {run.out}; a resumed run stays where it is: leave --out away")
+        record.read(directory)
+        return directory, True
+    chosen = run.out or record.newest(name)
+    if chosen is not None and (chosen / "config.json").is_file():
+        return chosen, True
+    return record.open_new(run.out, name), False
+
+
+def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
+    """Refuse to go on with a run of another configuration or on other data.
+
+    Parameters
+    ----------
+    stored
+        The run as it was.
+    facts
+        The run as it is asked for now; see `record.facts`.
+    extend
+        Whether another number of steps is meant.
+
+    Raises
+    ------
+    Mismatch
+        With the fields that differ.
+    """
+    former, where = stored.data, stored.directory
+    changed = config.diff(former["experiment"]["values"], facts["experiment"]["values"])
+    changed.pop("steps", None)
+    if former["steps"] != facts["steps"] and not extend:
+        changed["steps"] = (former["steps"], facts["steps"])
+    if changed:
+        fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
+        hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""
+        raise Mismatch(f"{where} is a run of another configuration: {fields}; give the same one{hint}")
+    differing = config.diff(former["data"], facts["data"])
+    if "fingerprint" in differing:
+        fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(differing.items()))
+        raise Mismatch(f"{where} was trained on other data: {fields}; give it the data it was trained on")
+
+
+def same_mode(run: Run, extra: dict[str, Any]) -> Run:
+    """Take from a checkpoint what the flags leave to Craft: a run keeps one mode from start to end."""
+    changes = {name: extra[name] for name in ("precision", "compile") if getattr(run, name) == "auto" and name in extra}
+    return attrs.evolve(run, **changes)
+
+
+def stretch(state: Any, steps: int) -> Any:
+    """Set the horizon of a run that is extended; a state without a horizon has no schedule of ours."""
+    if not hasattr(state, "horizon"):
+        return state
+    return state._replace(horizon=state.horizon.new_full(state.horizon.shape, steps))
