@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from craft import checkpoint, store, tree
 from craft.step import State
+from craft.store import disk
 from craft.types import Tensor, Tree
 
 EXTRA = {"mode": "none", "precision": "fp32"}
@@ -328,7 +329,7 @@ def test_after_a_failure_of_any_operation_the_former_state_is_found(
         for step in (1, 2):
             save(directory, state(step))
         with monkeypatch.context() as patch:
-            patch.setattr(store, "HOOK", Failing(n))
+            patch.setattr(disk, "HOOK", Failing(n))
             try:
                 act(directory)
                 break

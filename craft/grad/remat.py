@@ -33,22 +33,23 @@ class _Remat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        leaves = ctx.saved_tensors
+        leaves, plan = ctx.saved_tensors, ctx.plan
         moving = [i for i, leaf in enumerate(leaves) if leaf.is_floating_point()]
-        plan = ctx.plan
+        flows = [grad for grad in grads if grad.is_floating_point()]
 
-        def of_moving(*values: Tensor) -> tuple[Tensor, ...]:
-            full = list(leaves)
-            for i, value in zip(moving, values, strict=True):
-                full[i] = value
-            return tuple(out for out in plan(*full) if out.is_floating_point())
+        def again(*values: Tensor) -> tuple[Tensor, ...]:
+            def of_moving(*moved: Tensor) -> tuple[Tensor, ...]:
+                full = list(values[: len(leaves)])
+                for i, value in zip(moving, moved, strict=True):
+                    full[i] = value
+                return tuple(out for out in plan(*full) if out.is_floating_point())
 
-        pull: Any = torch.func.vjp(of_moving, *(leaves[i] for i in moving))[1]
-        flows = pull(tuple(grad for grad in grads if grad.is_floating_point()))
-        result: list[Tensor | None] = [None] * (len(leaves) + 1)
-        for i, flow in zip(moving, flows, strict=True):
-            result[i + 1] = flow
-        return tuple(result)
+            pull = torch.func.vjp(of_moving, *(values[i] for i in moving))[1]
+            return tuple(pull(values[len(leaves) :]))
+
+        # torch.func records its backward pass too; what is computed again must not be kept for that either
+        found = iter(_Remat.apply(again, *leaves, *flows))  # type: ignore[no-untyped-call]
+        return None, *(next(found) if i in moving else None for i in range(len(leaves)))
 
 
 def remat(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -141,8 +141,17 @@ class _Pairs(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, power, share = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return *_PairsBack.apply(*ctx.saved_tensors, grad), None  # type: ignore[no-untyped-call]
+
+
+class _PairsBack(torch.autograd.Function):
+    """The derivative, which has none itself: the exponentials are constants to it, and would be so without a word."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, power: Tensor, share: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
         queries, keys = _causal(q.shape[-3])
         slope = grad.to(share.dtype) * share
         shift = -(slope * out.to(share.dtype)).sum(-1, keepdim=True)
@@ -153,4 +162,12 @@ class _Pairs(torch.autograd.Function):
         dq = _per_chunk((score @ _gather(k, keys)).to(wide), queries, _sum).to(q.dtype)
         dk = _per_chunk((score.transpose(-1, -2) @ _gather(q, queries)).to(wide), keys, _sum).to(q.dtype)
         dv = _per_chunk((power.transpose(-1, -2) @ slope).to(wide), keys, _sum).to(q.dtype)
-        return dq, dk, dv, None
+        return dq, dk, dv
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
+        raise RuntimeError('attention by pairs has no second derivative; take it within policy.using(kernels="math")')

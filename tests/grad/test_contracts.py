@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import attrs
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -144,13 +145,16 @@ def test_a_pack_equals_its_members_alone(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in TABLE.items() if row.dynamo])
 def test_a_compiled_pack_equals_a_pack(row: Row) -> None:
-    grad_fn = row.make(LOSS)
-    stacked = tree.stack([params(seed) for seed in range(K)]), tree.stack([rng.key(seed) for seed in range(K)])
+    """On the smallest model that draws masks; tests/models compiles the others."""
+    model = attrs.evolve(CONFIG, pattern=(FeedForward(expand=1.0),)).build(7)
+    grad_fn = row.make(losses.next_token(model))
+    members = [tree.map(lambda leaf: leaf + 0.5, param.materialise(model.spec, seed)) for seed in range(K)]
+    stacked = tree.stack(members), tree.stack([rng.key(seed) for seed in range(K)])
 
     def run(members: Tree, keys: Tensor) -> Any:
         return torch.func.vmap(lambda p, key: grad_fn(p, BATCH, Context(key)))(members, keys)
 
-    close(torch.compile(run, fullgraph=True, backend="aot_eager")(*stacked), run(*stacked))
+    close(torch.compile(run, fullgraph=True, backend="aot_eager")(*stacked), run(*stacked), 1e-5)
 
 
 @pytest.mark.parametrize("name", ["reverse", "reverse rematerialised"])

@@ -1,12 +1,9 @@
-"""Configurations: the round trip, strictness, and every problem told with its path."""
+"""Attrs values and plain data: the round trip, strictness, and every problem told with its path."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +103,8 @@ mixers = (
     | st.builds(Recurrence, st.integers())
     | st.builds(Wide, st.integers())
 )
+
+
 experiments = st.builds(
     Experiment,
     model=st.builds(
@@ -226,38 +225,6 @@ def test_missing_fields_and_the_checks_of_whole_classes_are_problems() -> None:
     assert problems({"size": 1, "least": 5}, Needy) == ["got most=2 below least=5; swap them"]
 
 
-@pytest.mark.parametrize("validator", [config.positive, config.finite_positive, config.fraction, config.at_least(0)])
-@pytest.mark.parametrize("value", [-1, math.nan, "1", None, True])
-def test_validators_refuse_what_is_no_such_number(validator: Any, value: Any) -> None:
-    @attrs.frozen
-    class Holder:
-        size: Any = attrs.field(validator=validator)
-
-    with pytest.raises(ValueError, match=r"got size=.*; expected"):
-        Holder(value)
-
-
-def test_validators_take_their_bounds() -> None:
-    field = attrs.fields(Optimizer).lr
-    config.positive(None, field, math.inf)
-    config.fraction(None, field, 0)
-    config.at_least(2)(None, field, 2)
-    for validator, value in (
-        (config.finite_positive, math.inf),
-        (config.positive, 0),
-        (config.fraction, 1),
-        (config.at_least(2), 1),
-    ):
-        with pytest.raises(ValueError, match="expected"):
-            validator(None, field, value)
-
-
-def test_tunables_are_found_by_path_and_stored_as_complements() -> None:
-    found = config.tunables(Experiment(model=Model(pattern=(Recurrence(), Attention(dropout=0.25)))))
-    assert found == {"model.pattern.1.dropout": 0.25, "optimizer.lr": 1e-3, "optimizer.beta": 1 - 0.9}
-    assert all(isinstance(value, float) for value in found.values())
-
-
 def test_what_json_cannot_say_is_named() -> None:
     with pytest.raises(config.ConfigError, match=r"inf at optimizer\.lr"):
         config.to_dict(Experiment(optimizer=infinite()))
@@ -269,92 +236,3 @@ def infinite() -> Optimizer:
     value = Optimizer()
     object.__setattr__(value, "lr", math.inf)
     return value
-
-
-def write(tmp_path: Path, name: str, text: str | bytes) -> Path:
-    path = tmp_path / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def test_load_reads_json_and_toml_alike(tmp_path: Path) -> None:
-    one = config.load(write(tmp_path, "a.json", '\ufeff{"steps": 3, "optimizer": {"lr": 1e-3}}'))
-    two = config.load(write(tmp_path, "a.toml", "steps = 3\r\n[optimizer]\r\nlr = 1e-3\r\n"))
-    assert one == two == {"steps": 3, "optimizer": {"lr": 1e-3}}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("a.json", '{"a": 1,\n "b" 2}', "line 2 column 6"),
-        ("a.toml", "a = 1\nb = = 2", "line 2, column 5"),
-        ("a.json", '{"a": {"x": 1, "x": 2}}', "the key x stands twice"),
-        ("a.toml", "a = 1\na = 2\nb = 3", "line 2"),
-        ("a.json", '{"a": NaN}', "NaN"),
-        ("a.json", '{"a": 1e999}', "inf at a"),
-        ("a.toml", "a = nan", "nan at a"),
-        ("a.toml", "a = 2020-01-01", "at a"),
-        ("a.json", '{"a": ' + "9" * 10_000 + "}", "a.json: "),
-        ("a.json", "[" * 100_000, "levels deep"),
-        ("a.json", '{"a":' * 40 + "1" + "}" * 40, "levels deep"),
-        ("a.toml", "a = " + "[" * 50_000, "levels deep"),
-        ("a.toml", ".".join("a" * 50) + " = 1", "levels deep"),
-        ("a.toml", ".".join("a" * 100_000) + " = 1", "dots"),
-        ("a.json", b'{"a": "\xff"}', "invalid start byte"),
-        ("a.json", '{"a": "' + "x" * (1 << 20) + '"}', "more than 1048576 bytes"),
-        ("a.json", "[1]", "expected an object"),
-        ("a.json", "", "line 1 column 1"),
-        ("a.yaml", "a: 1", "expected a file that ends in .json or .toml"),
-    ],
-)
-def test_a_bad_or_hostile_file_is_a_config_error_that_names_it(tmp_path: Path, name: Any, text: Any, expected: Any) -> None:
-    path = write(tmp_path, name, text)
-    with pytest.raises(config.ConfigError) as error:
-        config.load(path)
-    assert expected in str(error.value)
-    assert str(path) in str(error.value)
-
-
-def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match=r"none\.json.*No such file"):
-        config.load(tmp_path / "none.json")
-
-
-@given(st.binary(max_size=40), st.sampled_from(["a.json", "a.toml"]))
-def test_any_bytes_give_data_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, content: Any, name: Any) -> None:
-    path = write(tmp_path_factory.mktemp("any"), name, content)
-    with contextlib.suppress(config.ConfigError):
-        assert isinstance(config.load(path), dict)
-
-
-def test_diff_names_what_differs_by_path() -> None:
-    a, b = config.to_dict(Experiment()), config.to_dict(Experiment(optimizer=Optimizer(lr=1.0), model=Model(pattern=())))
-    found = config.diff(a, b)
-    assert found["optimizer.lr"] == (1e-3, 1.0)
-    assert found["model.pattern"] == (config.ABSENT, [])
-    assert found["model.pattern.0.heads"] == (4, config.ABSENT)
-    assert len(found) == 5
-    assert config.diff({"a": 1}, {"a": True}) == {"a": (1, True)}
-    assert config.diff(a, a) == {}
-
-
-def test_flatten_and_digest() -> None:
-    assert config.flatten({"a": {"b": [1, {"c": 2}]}, "d": {}, "e": []}) == {"a.b.0": 1, "a.b.1.c": 2, "d": {}, "e": []}
-    assert config.flatten({}) == {}
-    assert config.digest({"a": 1, "b": [1.5, None]}) == config.digest({"b": [1.5, None], "a": 1})
-    assert config.digest({"a": 1}) != config.digest({"a": 2})
-    assert config.digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-
-
-def test_nearest_words_come_best_first() -> None:
-    assert config.nearest("widht", ["depth", "width", "heads"])[0] == "width"
-    assert config.nearest("zzz", ["depth"]) == []
-
-
-def test_the_import_is_light() -> None:
-    root = str(Path(config.__file__).parents[1])
-    code = (
-        "import sys; import craft.config, craft.run, craft.store; print({'torch', 'wandb', 'safetensors'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": root})
-    assert done.stdout.strip() == "set()"
