@@ -69,6 +69,7 @@ def train(task: Task, run: Run | None = None, *, name: str = "", console: bool =
         If what is resumed does not fit the task.
     """
     run = run or Run()
+    engine.resolve_device(run.device)  # before there is a directory
     name = name or "run"
     directory, resumed = resume.place(run, name)
     with store.lock(directory):

@@ -19,7 +19,7 @@ __all__ = ["PRESETS", "Char1M"]
 class Char1M:
     """One run, described completely."""
 
-    lr: float = config.tunable(0.02, validator=config.finite_positive)
+    lr: float = config.tunable(0.04, validator=config.finite_positive)
     """Peak learning rate of the matrices."""
     steps: int = attrs.field(default=1500, validator=config.at_least(1))
     """Updates in the whole run."""
@@ -33,7 +33,7 @@ class Char1M:
     """Seed of the initialisation, the order of the data and every random draw."""
     model: Sequence = attrs.field(factory=Sequence)
     """The model."""
-    optimizer: optim.Muon = attrs.field(factory=optim.Muon)
+    optimizer: optim.Muon = optim.Muon(rest=0.3)
     """The optimiser."""
     schedule: schedule.Schedule = attrs.field(factory=schedule.Schedule)
     """The learning rate over the run."""

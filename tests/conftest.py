@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,9 +49,9 @@ def text(tmp_path):
 def tiny(text):
     """Make an experiment of eight updates with all that can go wrong in a resumed run: dropout, parts, an average."""
 
-    def make(**changes):
+    def make(**changes: Any) -> Char1M:
         model = Sequence(width=16, depth=1, dropout=0.2, pattern=(Attention(heads=2), FeedForward(expand=2.0)))
-        values = {"steps": 8, "batch": 4, "context": 16, "accumulate": 2, "model": model}
+        values: dict[str, Any] = {"lr": 0.02, "steps": 8, "batch": 4, "context": 16, "accumulate": 2, "model": model}
         values |= {"optimizer": optim.Muon(average=0.9), "data": data.Text(source=str(text))}
         return Char1M(**values | changes)
 
@@ -61,8 +62,14 @@ def tiny(text):
 def quick(tmp_path):
     """Make a Run into a directory below the test's own: eager, fp32, one thread, no dashboard."""
 
-    def make(name="run", **changes):
-        values = {"out": tmp_path / name if name else None, "device": "cpu", "precision": "fp32", "compile": "none", "threads": 1}
+    def make(name: str = "run", **changes: Any) -> Run:
+        values: dict[str, Any] = {
+            "out": tmp_path / name if name else None,
+            "device": "cpu",
+            "precision": "fp32",
+            "compile": "none",
+            "threads": 1,
+        }
         values |= {"checkpoint": Checkpoints(every=3), "evaluate": Evaluations(every=2), "track": Track(wandb="off", every=3)}
         values |= {"sample": Samples(every=4, tokens=8)}
         return Run(**values | changes)

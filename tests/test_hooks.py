@@ -17,7 +17,8 @@ def moment():
     """Make what a hook is told of a step; `said` and `written` collect what it tells back."""
 
     def make(step=1, last=False, memory=None, **metrics):
-        said, written = [], []
+        said: list[str] = []
+        written: list[tuple[str, str]] = []
         report = hooks.Moment(
             step, last, metrics, {} if memory is None else memory, {}, said.append, lambda *text: written.append(text)
         )
@@ -31,7 +32,7 @@ def plain(tiny, **changes):
 
 
 def test_a_plain_function_is_called_every_n_steps_and_after_the_last(tiny, quick):
-    calls = {"three": [], "eight": [], "five": []}
+    calls: dict[str, list] = {"three": [], "eight": [], "five": []}
 
     def watching(name):
         return lambda task, state, report: calls[name].append((report.step, report.last, int(state.step), task.steps))
@@ -76,7 +77,7 @@ def test_memory_that_json_cannot_hold_is_an_error(tiny, quick):
     def work(task, state, report):
         report.memory["tensor"] = torch.ones(())
 
-    with pytest.raises(ValueError, match="memory.work.tensor; expected JSON data"):
+    with pytest.raises(ValueError, match=r"memory\.work\.tensor; expected JSON data"):
         train(plain(tiny, hooks=(hooks.every(1, work),)), quick(), console=False)
 
 
@@ -92,7 +93,8 @@ def test_a_hook_is_named_after_its_function():
 
 
 def test_a_report_is_the_mean_since_the_last_one(tiny, moment):
-    call, memory = hooks.reporting(2).call, {}
+    call = hooks.reporting(2).call
+    memory: dict[str, float] = {}
     task = plain(tiny)
     for number, loss in ((1, 4.0), (2, 2.0)):
         report, _, _ = moment(number, memory=memory, loss=loss, weight=64.0)
@@ -127,7 +129,7 @@ def numbered(count):
 def test_evaluation_takes_some_batches_during_the_run_and_all_at_its_end(tiny, quick, moment):
     task = plain(tiny, evaluation=numbered(5))
     hook = hooks.evaluation(3, engine.start(quick()), batches=2)
-    memory = {}
+    memory: dict[str, float] = {}
     report, _, _ = moment(3, memory=memory)
     hook.call(task, None, report)
     assert report.values == {"eval/loss": 0.5, "eval/best": 0.5}
@@ -149,13 +151,14 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best(tiny, quick, momen
     assert report.memory == {"best": 1.0}
 
 
-def test_stopping_counts_evaluations_without_a_better_loss(moment):
-    hook, memory = hooks.stopping(1, patience=2), {}
+def test_stopping_counts_evaluations_without_a_better_loss(tiny, moment):
+    hook = hooks.stopping(1, patience=2)
+    memory: dict[str, float] = {}
 
     def tell(loss, last=False):
         report, _, _ = moment(memory=memory, last=last)
         report.values.update({} if loss is None else {"eval/loss": loss})
-        hook.call(None, None, report)
+        hook.call(tiny().build(), None, report)
         return report.wishes.get("stop", "")
 
     assert [tell(loss) for loss in (3.0, 2.0, 2.5, None, 1.9, 2.0)] == [""] * 6

@@ -23,9 +23,16 @@ def test_a_signal_is_noted_and_raises_nothing(number):
 
 def test_the_former_handlers_come_back_after_an_error():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(RuntimeError, match="inside"), Interrupt():
-        assert signal.getsignal(signal.SIGINT) != before[0]
-        raise RuntimeError("inside")
+    inside = []
+
+    def fail():
+        with Interrupt():
+            inside.append(signal.getsignal(signal.SIGINT))
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert inside[0] != before[0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

@@ -28,7 +28,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere as a run, but it does not exist"):
         record.read(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="has no config.json"):
+    with pytest.raises(UsageError, match=r"has no config\.json"):
         record.read(tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_a_new_directory_is_free_or_asked_for(tmp_path, monkeypatch):
 
 def test_directories_without_a_name_never_meet(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(record.time, "strftime", lambda *args: "20260101-120000")
+    monkeypatch.setattr("time.strftime", lambda *args: "20260101-120000")
     made = []
     for _ in range(3):
         path = record.open_new(None, "idea")
@@ -68,7 +68,9 @@ def test_directories_without_a_name_never_meet(tmp_path, monkeypatch):
         record.write(path, FACTS, None)
         made.append(path.as_posix())
     assert made == [f"outputs/idea/20260101-120000{end}" for end in ("", "-2", "-3")]
-    assert record.newest("idea").as_posix() == made[-1]
+    found = record.newest("idea")
+    assert found is not None
+    assert found.as_posix() == made[-1]
 
 
 def test_the_newest_is_a_run(tmp_path, monkeypatch):

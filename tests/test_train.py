@@ -193,7 +193,9 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(done, ti
     differing = {path for path in there.keys() & here.keys() if there[path] != here[path]}
     assert not differing
     kept = {path.split("/")[1] for path in here if "/" in path}  # a run that was stopped at 7 saved 7 instead of 6
-    assert kept == ({"step-00000007", "step-00000008"} if stop_at == 7 and how != "error" else {"step-00000006", "step-00000008"})
+    assert kept == (
+        {"step-00000007", "step-00000008"} if stop_at == 7 and how != "error" else {"step-00000006", "step-00000008"}
+    )
     manifest = checkpoint.find(resumed.directory / "checkpoints")[-1].manifest
     assert manifest["memory"]["remember"]["steps"] == [2, 4, 6, 8]
 
@@ -274,7 +276,14 @@ def test_a_taken_directory_is_refused(done, tiny, quick, bytes_of, tmp_path):
 def test_another_configuration_is_refused_and_its_fields_are_listed(done, tiny, quick, bytes_of):
     run = quick(resume="auto")
     task = tiny(lr=0.1, optimizer=optim.Muon(average=0.9, decay=0.5)).build()
-    refused(checkpoint.Mismatch, r"lr: 0\.02 there, 0\.1 here; optimizer\.decay: 0\.1 there, 0\.5", task, run, done.directory, bytes_of)
+    refused(
+        checkpoint.Mismatch,
+        r"lr: 0\.02 there, 0\.1 here; optimizer\.decay: 0\.1 there, 0\.5",
+        task,
+        run,
+        done.directory,
+        bytes_of,
+    )
 
 
 def test_another_number_of_steps_needs_a_word(done, tiny, quick, bytes_of):
@@ -290,13 +299,20 @@ def test_another_number_of_steps_needs_a_word(done, tiny, quick, bytes_of):
 
 def test_other_data_is_refused(done, tiny, quick, text, bytes_of):
     text.write_text("another text of the same characters: the cat; a dog.\n" * 60, encoding="utf-8")
-    refused(checkpoint.Mismatch, "was trained on .*give it the same data", tiny().build(), quick(resume="auto"), done.directory, bytes_of)
+    refused(
+        checkpoint.Mismatch,
+        r"was trained on other data: .*characters: 2640 there, 3180 here.*give it the data it was trained on",
+        tiny().build(),
+        quick(resume="auto"),
+        done.directory,
+        bytes_of,
+    )
 
 
 def test_a_directory_that_is_no_run_cannot_be_resumed(tiny, quick, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         train(tiny().build(), quick("", resume=str(tmp_path / "nowhere")), name=NAME, console=False)
-    with pytest.raises(UsageError, match="has no config.json"):
+    with pytest.raises(UsageError, match=r"has no config\.json"):
         train(tiny().build(), quick("", resume=str(tmp_path)), name=NAME, console=False)
     with pytest.raises(UsageError, match="leave --out away"):
         train(tiny().build(), quick("other", resume=str(tmp_path)), name=NAME, console=False)
@@ -329,7 +345,7 @@ def test_a_device_that_is_not_there_is_refused(tiny, quick):
 
 def test_two_hooks_of_one_name_are_refused(tiny, quick):
     task = with_hook(with_hook(tiny().build(), remember), remember)
-    with pytest.raises(UsageError, match="hooks of one name.*remember, remember"):
+    with pytest.raises(UsageError, match=r"hooks of one name.*remember, remember"):
         train(task, quick(), name=NAME, console=False)
 
 
@@ -419,7 +435,9 @@ def test_a_task_of_numbers_alone_is_trained(quick, bytes_of):
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_anything(quick):
     run = quick("bad", checkpoint=Checkpoints(every=2))
-    with pytest.raises(NotFiniteError, match=r"step 5 gave .*\(loss nan.*\); it was not applied, the last good checkpoint is step 4"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 5 gave .*\(loss nan.*\); it was not applied, the last good checkpoint is step 4"
+    ):
         train(line(bad=5), run, console=False)
     good = train(attrs.evolve(line(), steps=6), quick("good", checkpoint=Checkpoints(every=1, keep=9)), console=False)
     found = checkpoint.find(run.out / "checkpoints")
@@ -437,11 +455,13 @@ def test_the_step_itself_leaves_every_leaf_alone(quick):
     after, metrics = task.step(state, task.data.batch(1))
     assert bool(after.halted)
     assert bool(metrics["loss"].isnan())
-    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(after._replace(halted=state.halted)), tree.leaves(state), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(tree.leaves(after._replace(halted=state.halted)), tree.leaves(state), strict=True)
+    )
 
 
 def test_without_a_checkpoint_the_message_says_so(quick):
-    with pytest.raises(NotFiniteError, match="step 0 gave .*no checkpoint was written yet"):
+    with pytest.raises(NotFiniteError, match=r"step 0 gave .*no checkpoint was written yet"):
         train(line(bad=0), quick("bad"), console=False)
 
 

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from craft import engine
+from craft import data, engine, generate
 from craft.errors import UsageError
 from craft.generate import Sampling
 from craft.writing import write
@@ -39,6 +39,23 @@ def test_a_prompt_that_does_not_fit_is_refused(written):
         written(prompt="the QQ 7")
     with pytest.raises(UsageError, match="got an empty prompt"):
         written(prompt="")
+
+
+def test_no_half_character_is_lost_or_torn(tiny, quick, text):
+    task = tiny(data=data.Text(source=str(text), tokenizer=data.Bytes())).build()
+    state, machine = task.init(0), engine.start(quick())
+    assert task.model is not None
+    assert task.tokenizer is not None
+    ends = set()
+    for seed in range(30):
+        sampling = Sampling(temperature=2.0, seed=seed)
+        prompt_BT = task.tokenizer.encode("the")[None]
+        drawn = generate.decode(task.model, state.params, prompt_BT, vocabulary=256, context=16, sampling=sampling)
+        ids = [int(next(drawn)) for _ in range(2)]
+        pieces = list(write(task, state.params, machine, "the", 2, sampling))
+        assert "".join(pieces) == task.tokenizer.decode(ids)
+        ends.add(pieces[-1])
+    assert ends == {"", "\ufffd"}  # some end within a character, which is told only at the end
 
 
 @pytest.mark.parametrize("missing", ["model", "tokenizer", "context"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import attrs
 
 from craft.cli.find import name_of
 from craft.cli.guard import guarded
+from craft.config import ConfigError
 from craft.errors import UsageError
 from craft.run import Run
 
@@ -57,7 +59,10 @@ def parse(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog:
     """
     import tyro
 
-    experiment, run = _start_from(cls, argv, presets)
+    try:
+        experiment, run = _start_from(cls, argv, presets)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
     about = (cls.__doc__ or "").strip().split("\n\n")[0]
     module_doc = sys.modules[cls.__module__].__doc__ or about
     if "--help" in argv or "-h" in argv:
@@ -103,14 +108,16 @@ def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any])
         raise UsageError(f"got --preset {preset}; this experiment has {', '.join(sorted(presets)) or 'none'}")
     if preset and file:
         raise UsageError("got --preset and --config; give one place to start from")
-    base = presets[preset] if preset else cls()
+    base, run = presets[preset] if preset else cls(), Run()
     if resume:
         directory = record.newest(name_of(cls)) if resume == "auto" and not out else Path(out if resume == "auto" else resume)
         if directory is not None and (directory / "config.json").is_file():
-            stored = record.read(directory).experiment
-            return config.from_dict(cls, stored["values"]), Run()
+            stored = record.read(directory)
+            run = config.from_dict(Run, stored.data.get("run", {}))  # when it reports is part of the bytes it writes
+            if not preset and not file:
+                return config.from_dict(cls, stored.experiment["values"]), run
     if not file:
-        return base, Run()
+        return base, run
     data = config.load(Path(file))
     if "experiment" not in data:
         return config.from_dict(cls, data), Run()
@@ -118,7 +125,7 @@ def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any])
 
 
 def _peek(argv: Sequence[str], flag: str) -> str:
-    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+    for word, after in itertools.pairwise([*argv, ""]):
         if word == flag:
             return after
         if word.startswith(f"{flag}="):

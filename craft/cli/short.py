@@ -17,13 +17,21 @@ __all__ = ["documentation", "flags", "show"]
 
 _SHOWN = (
     ("lr", "steps", "batch", "context", "seed", "model.width", "model.depth", "data.source"),
-    ("out", "resume", "config", "device", "precision", "compile", "checkpoint.every", "track.wandb", "debug"),
+    ("out", "resume", "config", "preset", "device", "precision", "compile", "track.wandb", "debug"),
 )
 """What everyone turns, of the experiment and of the run; an experiment's own flat fields come after the first."""
 
 
 def documentation(cls: type[Any]) -> dict[str, str]:
-    """Return the docstring under each field of a class."""
+    """Return the docstring under each field of a class, its parents' included."""
+    found: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        if attrs.has(parent):
+            found |= _documentation(parent)
+    return found
+
+
+def _documentation(cls: type[Any]) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}

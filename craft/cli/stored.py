@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,13 @@ def load(directory: Path, *, experiment: str = "", device: str = "auto", precisi
         If the directory is not a run, has no checkpoint, or its experiment is not found.
     """
     stored = record.read(directory)
-    if not experiment and not stored.experiment["module"].startswith("experiments."):
+    known = re.fullmatch(r"experiments\.(\w+)", stored.experiment["module"])  # a name, never a path
+    if not experiment and not known:
         raise UsageError(
             f"{directory} was made by {stored.experiment['module']}, which is not among the experiments; "
             "name its file: --experiment PATH.py"
         )
-    cls = experiment_class(find(experiment or stored.experiment["module"]))
+    cls = experiment_class(find(experiment or (known[1] if known else "")))
     value = config.from_dict(cls, stored.experiment["values"])
     tokenizer = stored.tokenizer
     task = value.build(data.load_tokenizer(tokenizer)) if tokenizer else value.build()

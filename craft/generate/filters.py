@@ -66,10 +66,11 @@ def choose(logits_BV: Tensor, seen_BV: Tensor, config: Sampling, key_2: Tensor) 
     logits_BV = _penalise(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0.0:
         return logits_BV.argmax(-1)
-    probability_BV = _truncate((logits_BV / config.temperature).softmax(-1), config)
+    below_BV = logits_BV.double() - logits_BV.amax(-1, keepdim=True)  # a tiny temperature must not make them infinite
+    probability_BV = _truncate((below_BV / config.temperature).softmax(-1), config)
     # the largest of log p plus Gumbel noise is a draw from p, and needs no cumulative sums
     noise_BV = -torch.log(-torch.log((rng.bits(key_2, probability_BV.shape).double() + 0.5) / 2**32))
-    return (probability_BV.double().log() + noise_BV).argmax(-1)
+    return (probability_BV.log() + noise_BV).argmax(-1)
 
 
 def _penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

@@ -141,7 +141,7 @@ class _Pairs(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         return *_PairsBack.apply(*ctx.saved_tensors, grad), None  # type: ignore[no-untyped-call]
 
 
@@ -169,5 +169,5 @@ class _PairsBack(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         raise RuntimeError('attention by pairs has no second derivative; take it within policy.using(kernels="math")')

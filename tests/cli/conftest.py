@@ -1,7 +1,6 @@
 """The command line in this process: what it prints and the code it exits with."""
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -9,11 +8,12 @@ import pytest
 from craft.cli.entry import _dispatch
 from craft.cli.guard import guarded
 
-PROSE = "the cat sat on the mat; a dog ran far away.\n" * 60
-SMALL = (
-    "--steps 4 --batch 4 --context 16 --model.width 16 --model.depth 1 --device cpu --compile none "
-    "--precision fp32 --threads 1 --track.wandb off --sample.tokens 8"
-).split()
+PROSE = "".join(f"the {'cat' if n % 3 else 'dog'} sat on {n * n} mats; a dog ran{' far' * (n % 4)} away.\n" for n in range(60))
+_FLAGS = """
+--lr 0.02 --steps 4 --batch 4 --context 16 --model.width 16 --model.depth 1 --sample.tokens 8
+--device cpu --compile none --precision fp32 --threads 1 --track.wandb off
+"""
+SMALL = _FLAGS.split()
 
 
 class Ended(NamedTuple):
@@ -54,7 +54,7 @@ def small(text):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory):
     """Train one run that the tests only read."""
     place = tmp_path_factory.mktemp("finished")
     source = place / "text.txt"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -54,7 +55,7 @@ def test_a_prompt_from_standard_input(craft, finished, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "shown"),
     [
-        (("--prompt", "QUIT 7"), "characters that the vocabulary lacks: '7' (1), 'I' (1), 'Q' (1), 'T' (1), 'U' (1)"),
+        (("--prompt", "QUIT 7"), "characters that the vocabulary lacks: 'I' (1), 'Q' (1), 'T' (1), 'U' (1)"),
         (("--prompt", ""), "got an empty prompt"),
         (("--tokens", "0"), "got --tokens 0; expected at least 1"),
         (("--temperature", "-1"), "got temperature=-1.0; expected a number from 0"),
@@ -89,8 +90,8 @@ def test_a_checkpoint_that_does_not_fit_lists_what_differs(craft, finished, tmp_
     code, _, err = craft("generate", place, "--device", "cpu")
     assert code == 1
     assert "does not fit" in err
-    assert "has shape [20, 16] where [20, 32] is expected" in err
-    assert "params.blocks.0.attention.key" in err
+    assert "has shape [30, 16] where [30, 32] is expected" in err
+    assert re.search(r"and \d+ more; build the state from the configuration", err)
 
 
 # -- evaluate

@@ -67,7 +67,7 @@ def test_a_file_has_one_experiment(idea, classes):
 
 
 def test_an_unknown_name_without_a_near_one():
-    with pytest.raises(UsageError, match="got 'zzzzzz' as an experiment; there are .*char_1m.*a path ending in .py"):
+    with pytest.raises(UsageError, match=r"got 'zzzzzz' as an experiment; there are .*char_1m.*a path ending in \.py"):
         find("zzzzzz")
 
 

@@ -41,13 +41,17 @@ def test_a_copied_run_works_and_brings_its_vocabulary(copy):
     (place / "checkpoints" / "step-00000004").rename(place / "checkpoints" / "step-00000009")  # names are not trusted
     assert load(place, device="cpu").step == 4
     tokenizer = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
-    assert load(place, device="cpu").task.tokenizer.to_json() == tokenizer
+    found = load(place, device="cpu").task.tokenizer
+    assert found is not None
+    assert found.to_json() == tokenizer
 
 
 TRAP = 'raise SystemExit("this code must not run")\n'
 
 
-@pytest.mark.parametrize("module", ["trap", "os", "experimentstrap", "experiments.trap.py", "experiments.py", "experiments.a.trap"])
+@pytest.mark.parametrize(
+    "module", ["trap", "os", "experimentstrap", "experiments.trap.py", "experiments.py", "experiments.a.trap"]
+)
 def test_no_code_comes_out_of_a_configuration(copy, module, monkeypatch, tmp_path):
     for name in ("trap.py", "experimentstrap.py", "experiments.trap.py", "experiments.py"):
         (tmp_path / name).write_text(TRAP, encoding="utf-8")

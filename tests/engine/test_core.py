@@ -91,5 +91,5 @@ def test_a_run_without_a_compiler_says_so_once(tiny, quick, monkeypatch, tmp_pat
     log = (result.directory / "log.txt").read_text(encoding="utf-8")
     assert log.count("compiler was found") == 1
     assert "compile none: no C++ compiler was found" in log
-    with pytest.raises(UsageError, match="got --compile step, but no C.. compiler was found"):
+    with pytest.raises(UsageError, match=r"got --compile step, but no C\+\+ compiler was found"):
         train(tiny().build(), attrs.evolve(quick("other"), compile="step"), console=False)

@@ -25,7 +25,9 @@ def gpus(monkeypatch):
 def test_what_is_not_there_is_refused_with_what_is(gpus):
     gpus(2)
     for name in ("cuda:2", "mps", "gpu", "", "cpu:1"):
-        with pytest.raises(UsageError, match=f"got device '{name}'; this machine has cpu, cuda:0, cuda:1: name one of them, or auto"):
+        with pytest.raises(
+            UsageError, match=f"got device '{name}'; this machine has cpu, cuda:0, cuda:1: name one of them, or auto"
+        ):
             resolve_device(name)
     gpus(0)
     with pytest.raises(UsageError, match="got device 'cuda'; this machine has cpu: name"):

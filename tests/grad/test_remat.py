@@ -90,6 +90,22 @@ def test_what_a_region_does_not_need_may_be_none() -> None:
     same(*(grad.reverse(loss, remat)(params, batch, Context()) for remat in (False, True)))
 
 
+def test_second_and_third_derivatives() -> None:
+    def function(x: Tensor) -> Tensor:
+        return (x.sin() * x.exp()).sum()
+
+    def derivative(f: Callable[[Tensor], Tensor], order: int) -> Callable[[Tensor], Tensor]:
+        return f if order == 0 else derivative(lambda x: torch.func.grad(f)(x).sum(), order - 1)
+
+    x = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    for order in (1, 2, 3):
+        same(derivative(grad.remat(function), order)(x), derivative(function, order)(x))
+        same(
+            torch.func.vmap(derivative(grad.remat(function), order))(x[:, None]),
+            torch.func.vmap(derivative(function, order))(x[:, None]),
+        )
+
+
 class Live(TorchDispatchMode):
     """Counts the bytes that tensors made inside hold, and their peak."""
 

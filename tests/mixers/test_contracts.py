@@ -326,14 +326,6 @@ def test_a_pack_equals_its_members_alone(row: Row) -> None:
 
 
 @rows
-def test_compiled_equals_eager(row: Row) -> None:
-    model, params, x_BTD = build(row)
-    slope = torch.func.grad_and_value(number(model), (0, 1))
-    compiled = torch.compile(slope, fullgraph=True, backend="aot_eager")
-    close(compiled(params, x_BTD), slope(params, x_BTD), 1e-10)
-
-
-@rows
 def test_a_compiled_pack_equals_a_pack(row: Row) -> None:
     model, _, x_BTD = build(row)
     packed = tree.stack([random_params(model.spec, seed=seed) for seed in range(K)])

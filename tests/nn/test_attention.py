@@ -148,3 +148,18 @@ def test_a_pack_of_packs() -> None:
         return torch.func.vmap(torch.func.vmap(slope))(*leaves)  # type: ignore[no-any-return]
 
     torch.testing.assert_close(grads(nn.attend_pairs), grads(nn.attend_math), rtol=1e-11, atol=1e-11)
+
+
+def test_a_second_derivative_by_pairs_is_refused() -> None:
+    """Its exponentials are constants to the derivative: without the refusal the number would be wrong."""
+    q, k, v = draw(5, torch.float64)
+
+    def curvature(kernel: object) -> Tensor:
+        assert callable(kernel)
+        first = torch.func.grad(lambda q: kernel(q, k, v).square().sum())
+        return torch.func.grad(lambda q: first(q).square().sum())(q)  # type: ignore[no-any-return]
+
+    with pytest.raises(RuntimeError, match=r'policy.using\(kernels="math"\)'):
+        curvature(nn.attend)
+    with policy.using(kernels="math"):
+        assert torch.equal(curvature(nn.attend), curvature(nn.attend_math))
