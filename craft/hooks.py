@@ -93,7 +93,7 @@ def reporting(steps: int) -> Hook:
         report.memory["count"] = report.memory.get("count", 0) + 1
         if report.step % steps and not report.last:
             return
-        means = {name: total / report.memory["count"] for name, total in sums.items() if name != "weight"}
+        means = {name: sums[name] / report.memory["count"] for name in report.metrics if name != "weight"}
         report.log(**{f"train/{name}": value for name, value in means.items()})
         if "loss" in means and task.tokenizer is not None:
             report.log(**{"train/bits": means["loss"] / math.log(2)})

@@ -147,7 +147,7 @@ def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
         "steps": task.steps,
         "seed": task.seed,
         "data": {**task.data.describe(), "fingerprint": task.data.fingerprint},
-        "code": code_fingerprint(module),
+        "code": code_fingerprint(type(task.experiment)),
         "versions": versions(),
     }
 
@@ -158,14 +158,14 @@ def origin(cls: type[Any]) -> str:
     return spec.name if cls.__module__ == "__main__" and spec else cls.__module__
 
 
-def code_fingerprint(module: str = "") -> str:
-    """Hash Craft's own source and the experiment's module: what the bits of a run depend on beside its configuration."""
+def code_fingerprint(cls: type[Any] = object) -> str:
+    """Hash Craft's own source and the files of an experiment's class and its bases: what bits depend on beside numbers."""
     root = Path(__file__).parent
-    files = sorted(root.rglob("*.py"))
-    extra = getattr(sys.modules.get(module), "__file__", None)
     digest = hashlib.sha256()
-    for path in files:
+    for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    if extra:
-        digest.update(Path(extra).read_bytes())
+    for base in cls.__mro__:
+        file = getattr(sys.modules[base.__module__], "__file__", None)
+        if file:
+            digest.update(Path(file).read_bytes())
     return digest.hexdigest()

@@ -11,8 +11,8 @@ from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
-from craft.run import Run
-from craft.step import Task
+from craft.run import Run, Samples
+from craft.step import Task, Tokenizer
 
 __all__ = ["NotFiniteError", "Result", "train"]
 
@@ -111,10 +111,10 @@ class _Loop:
             with Interrupt() as interrupt:
                 self._prepare()
                 reason = self._steps(interrupt)
-                status = "stopped" if reason or interrupt.signal else "finished"
+                status = "stopped" if self.step < self.task.steps else "finished"
                 if reason:
                     self.sinks.message(f"stopped at step {self.step}: {reason}")
-            return Result(self.state, self.directory, self.summary, status, interrupt.signal)
+            return Result(self.state, self.directory, self.summary, status, interrupt.signal if status == "stopped" else 0)
         finally:
             self.sinks.finish(status, {key: value for key, value in self.summary.items() if key.startswith("eval/")})
 
@@ -129,6 +129,10 @@ class _Loop:
         if self.stored is not None:
             resume.check(self.stored, facts, self.run.extend)
             found = checkpoint.latest(self.checkpoints, self.sinks.message)
+            if found is not None and found.step > task.steps:
+                raise UsageError(
+                    f"got {task.steps} steps for {self.directory}, which has made {found.step}; give as many or more"
+                )
         run = self.run if found is None else resume.same_mode(self.run, found.manifest["extra"])
         flops, threads = task.flops, 0 if found is None else found.manifest["extra"].get("threads", 0)
         left = task.steps - (found.step if found else 0)
@@ -154,7 +158,7 @@ class _Loop:
             hooks.append(evaluation(often, self.engine, run.evaluate.batches))
             if run.stop.patience:
                 hooks.append(stopping(often, run.stop.patience))
-        if task.model is not None and task.tokenizer is not None and task.context:
+        if task.model is not None and task.tokenizer is not None and task.context and self._can_sample(task.tokenizer):
             sample = run.sample
             often = sample.every or task.steps
             hooks.append(sampling(often, self.engine, sample.prompt, sample.tokens, sample.temperature))
@@ -164,6 +168,17 @@ class _Loop:
         if len(set(names)) < len(names):
             raise UsageError(f"got hooks of one name among {', '.join(names)}; name each with hooks.every(..., name=...)")
         return hooks
+
+    def _can_sample(self, tokenizer: Tokenizer) -> bool:
+        """Refuse an unknown prompt before the first step, not after the last one; the default one is only left out."""
+        prompt = self.run.sample.prompt
+        try:
+            return len(tokenizer.encode(prompt)) > 0
+        except ValueError as error:
+            if prompt != Samples().prompt:
+                raise UsageError(f"the prompt of the samples does not fit the text: {error}") from error
+            self.sinks.message(f"no samples: {prompt!r} is not in the text; choose a --sample.prompt")
+            return False
 
     def _open(self, facts: dict[str, Any], found: checkpoint.Checkpoint | None) -> None:
         track_ = self.run.track
@@ -185,8 +200,9 @@ class _Loop:
         )
         if found is not None:
             self.sinks.message(f"resumed after step {found.step}")
-            for key, (was, now) in config.diff(found.manifest["extra"], how).items():
-                self.sinks.message(f"not exact from here on: {key} was {was!r}, is {now!r}")
+            former = {**found.manifest["extra"], "code": self.stored.data["code"] if self.stored else ""}
+            for key, (was, now) in config.diff(former, {**how, "code": facts["code"]}).items():
+                self.sinks.message(f"perhaps not exact from here on: {key} was {was!r}, is {now!r}")
 
     # -- steps
 

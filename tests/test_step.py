@@ -155,8 +155,8 @@ def halting_state() -> State:
     return HALTING(state, numbers())[0]  # type: ignore[no-any-return]
 
 
-def traced(state: Any, batch: Tree) -> Any:
-    """Run the step as the engine traces it."""
+def trace(state: Any, batch: Tree) -> Step:
+    """Make a program of the step as the engine does."""
     leaves, structure = tree.flatten((state, batch))
     made: list[Any] = []
 
@@ -165,18 +165,22 @@ def traced(state: Any, batch: Tree) -> Any:
         made[:] = [form]
         return outputs
 
-    outputs = make_fx(flat, tracing_mode="fake")(*leaves)(*leaves)
-    return tree.unflatten(made[0], outputs)
+    graph = make_fx(flat, tracing_mode="fake")(*leaves)
+    return lambda state, batch: tree.unflatten(made[0], graph(*tree.leaves((state, batch))))
 
 
-WAYS = {"eager": HALTING, "compiled": torch.compile(HALTING, fullgraph=True, backend="aot_eager"), "traced": traced}
+WAYS: dict[str, Callable[[], Step]] = {
+    "eager": lambda: HALTING,
+    "compiled": lambda: torch.compile(HALTING, fullgraph=True, backend="aot_eager"),
+    "traced": lambda: trace(halting_state(), numbers()),
+}
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_numbers_that_are_not_finite_stop_everything(way: str) -> None:
     """Also a gradient whose norm overflows. The loss that was is still reported."""
-    state, update = halting_state(), WAYS[way]
+    state, update = halting_state(), WAYS[way]()
     for loss, gradient in ((NAN, 1.0), (INF, 1.0), (1.0, NAN), (1.0, INF), (1.0, -INF), (1.0, 1e30)):
         stopped, metrics = update(state, numbers(loss, gradient))
         assert bool(stopped.halted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +71,7 @@ def find(name: str) -> ModuleType:
 
 
 def experiment_class(module: ModuleType) -> type[Any]:
-    """Return the attrs class of a module that has `build`.
+    """Return the attrs class of a module whose `build` needs nothing.
 
     Raises
     ------
@@ -80,12 +81,19 @@ def experiment_class(module: ModuleType) -> type[Any]:
     found = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and attrs.has(value) and hasattr(value, "build") and value.__module__ == module.__name__
+        if isinstance(value, type) and attrs.has(value) and value.__module__ == module.__name__ and _builds_alone(value)
     ]
     if len(found) != 1:
         names = ", ".join(value.__name__ for value in found) or "none"
         raise UsageError(f"got {module.__name__} as an experiment with classes {names}; expected one attrs class with `build`")
     return found[0]
+
+
+def _builds_alone(cls: type[Any]) -> bool:
+    """Tell an experiment from a part: its `build` needs nothing."""
+    build = getattr(cls, "build", None)
+    given = list(inspect.signature(build).parameters.values())[1:] if build else []
+    return build is not None and all(parameter.default is not parameter.empty for parameter in given)
 
 
 def name_of(cls: type[Any]) -> str:

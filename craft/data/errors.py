@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from craft.errors import UsageError
+
 __all__ = ["DataError"]
 
 
-class DataError(ValueError):
-    """Data cannot be read, or does not fit what is asked of it."""
+class DataError(UsageError):
+    """The data that was named cannot be read, or does not fit what is asked of it."""

@@ -14,6 +14,7 @@ import pytest
 from craft.cache import cache_directory
 from craft.data import DataError, read, source
 from craft.data.download import fetch
+from craft.errors import UsageError
 
 SHAKESPEARE = ("First Citizen:\nBefore we proceed any further, hear me speak.\n" * 20).encode()
 
@@ -318,5 +319,5 @@ def test_a_relative_cache_is_ignored(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     write(tmp_path / "file", b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"could not make the cache directory .*; set XDG_CACHE_HOME"):
+    with pytest.raises(UsageError, match=r"could not make the cache directory .*; set XDG_CACHE_HOME"):
         cache_directory("data")

@@ -73,6 +73,15 @@ def test_the_norm_is_one_and_huge_numbers_do_not_overflow() -> None:
     assert torch.equal(nn.rms_norm(torch.zeros(1, 4)), torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_norm_is_summed_wide_and_rounded_once(dtype: torch.dtype) -> None:
+    """Squares of 1e4 overflow in float16; rounding more than once would be off by more than half a unit."""
+    x_BD = (1e4 * torch.randn(8, 64, generator=torch.Generator().manual_seed(0))).to(dtype)
+    exact = torch.nn.functional.rms_norm(x_BD.double(), (64,), eps=1e-6)
+    error = (nn.rms_norm(x_BD).double() - exact).abs() / exact.abs()
+    assert float(error.max()) <= 0.501 * torch.finfo(dtype).eps
+
+
 def test_a_norm_of_zeros_has_a_finite_gradient() -> None:
     x_D = torch.zeros(4, requires_grad=True)
     nn.rms_norm(x_D).sum().backward()
