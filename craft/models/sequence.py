@@ -100,7 +100,7 @@ def _build(config: Sequence, vocabulary: int, parts: dict[str, Model], rate: Any
     def apply(params: Tree, ids_BT: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         x_BTD, extras = stream(params, ids_BT), {}
         for depth, part in enumerate(params["blocks"]):
-            inner = ctx if ctx.key is None else ctx._replace(key=rng.fold_in(ctx.key, depth))
+            inner = ctx if ctx.key is None or not config.dropout else ctx._replace(key=rng.fold_in(ctx.key, depth))
             x_BTD, more = piece(part, x_BTD, inner)
             extras.update({f"blocks.{depth}.{key}": value for key, value in more.items()})
         return head(params, x_BTD), extras

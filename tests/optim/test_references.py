@@ -145,7 +145,7 @@ def test_muon_equals_torch(shape: tuple[int, int], scaling: Any, name: str) -> N
     optimizer = torch.optim.Muon([leaf], lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn=name)
     for step in range(STEPS):
         leaf.grad = gradient([torch.zeros(shape)], step)[0].mT.contiguous()
-        optimizer.step()  # type: ignore[no-untyped-call]
+        optimizer.step()
     transform = optim.Muon(decay=0.1, scaling=scaling, clip=0.0).build(
         {"w": param.Param(shape, param.Normal(1.0), ("D", "F"))}, 0.02
     )
