@@ -21,7 +21,7 @@ class Char1M:
 
     lr: float = config.tunable(0.04, validator=config.finite_positive)
     """Peak learning rate of the matrices."""
-    steps: int = attrs.field(default=1500, validator=config.at_least(1))
+    steps: int = attrs.field(default=1000, validator=config.at_least(1))
     """Updates in the whole run."""
     batch: int = attrs.field(default=12, validator=config.at_least(1))
     """Samples of one update."""
