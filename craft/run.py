@@ -29,7 +29,7 @@ class Evaluations:
     every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between evaluations; 0: a fifth of the run. The last step is always evaluated."""
     batches: int = attrs.field(default=20, validator=config.at_least(1))
-    """Batches of an evaluation during the run; the one at the end takes the whole split."""
+    """Batches of an evaluation during the run, spread over the split; the one at the end takes all of it."""
 
 
 @attrs.frozen

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from craft.engine import Engine
@@ -35,7 +34,7 @@ def measure(
     split
         `train`, `validation` or `test`.
     batches
-        Take only the first ones; none: the whole split.
+        Take only so many, evenly spread over the split; none: all of it.
     program
         `engine.function(evaluation.measure)`, to be used again and again; none: one is made.
     progress
@@ -43,7 +42,7 @@ def measure(
     """
     run = program or engine.function(evaluation.measure)
     sums: dict[str, tuple[float, float]] = {}
-    for done, batch in enumerate(itertools.islice(evaluation.batches(split), batches), start=1):
+    for done, batch in enumerate(_spread(evaluation, split, batches), start=1):
         for name, (total, weight) in run(state, engine.send(batch)).items():
             so_far = sums.get(name, (0.0, 0.0))
             sums[name] = (so_far[0] + float(total), so_far[1] + float(weight))
@@ -51,3 +50,12 @@ def measure(
             progress(done)
     means = {name: total / weight if weight else float("nan") for name, (total, weight) in sums.items()}
     return evaluation.summary(means)
+
+
+def _spread(evaluation: Evaluation, split: str, number: int | None) -> Iterable[Any]:
+    """Choose batches from the whole split: its beginning alone may be easier, or harder, than the rest."""
+    if number is None:
+        return evaluation.batches(split)
+    total = sum(1 for _ in evaluation.batches(split))
+    chosen = {place * total // number for place in range(number)}
+    return (batch for place, batch in enumerate(evaluation.batches(split)) if place in chosen)
