@@ -132,11 +132,11 @@ def test_evaluation_takes_some_batches_during_the_run_and_all_at_its_end(tiny, q
     memory: dict[str, float] = {}
     report, _, _ = moment(3, memory=memory)
     hook.call(task, None, report)
-    assert report.values == {"eval/loss": 0.5, "eval/best": 0.5}
+    assert report.values == {"eval/loss": 1.0, "eval/best": 1.0}
     report, _, _ = moment(8, memory=memory, last=True)
     hook.call(task, None, report)
-    assert report.values == {"eval/loss": 2.0, "eval/best": 0.5}
-    assert memory == {"best": 0.5}
+    assert report.values == {"eval/loss": 2.0, "eval/best": 1.0}
+    assert memory == {"best": 1.0}
 
 
 def test_a_held_out_loss_that_is_not_finite_is_never_the_best(tiny, quick, moment):

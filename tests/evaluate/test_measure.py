@@ -89,12 +89,14 @@ def test_a_split_that_counts_nothing_has_no_mean() -> None:
     assert all(math.isnan(value) for value in measure(nothing).values())
 
 
-def test_no_more_batches_than_asked_for() -> None:
+def test_as_many_batches_as_asked_for_spread_over_the_split() -> None:
     done: list[int] = []
-    first = measure(evaluation(4), batches=2, progress=done.append)
+    some = measure(evaluation(2), batches=2, progress=done.append)
     assert done == [1, 2]
-    whole = [next(iter(batches(8)))]
-    assert first == pytest.approx(measure(evaluation(4)._replace(batches=lambda name: whole)), rel=1e-5)
+    every = list(batches(2))
+    chosen = [every[0], every[len(every) // 2]]
+    assert some == pytest.approx(measure(evaluation(2)._replace(batches=lambda name: chosen)), rel=1e-5)
+    assert measure(evaluation(2), batches=1000) == measure(evaluation(2))
 
 
 def test_nothing_is_dropped_and_no_gradient_is_kept() -> None:
