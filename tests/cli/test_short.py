@@ -27,7 +27,7 @@ def test_help_fits_two_screens_and_teaches(craft):
     assert "Character model of about a million parameters" in out
     assert "Run: python -m experiments.char_1m" in out
     assert "--help-all" in out
-    assert "Updates in the whole run. (default: 1500)" in out
+    assert f"Updates in the whole run. (default: {Char1M().steps})" in out
 
 
 def test_help_all_names_every_field(craft):

@@ -21,12 +21,11 @@ LOSS = losses.next_token(MODEL)
 
 
 class Row(NamedTuple):
-    """A gradient function of a loss; whether it is the plain gradient, Dynamo can trace it and the tape can serve it."""
+    """A gradient function of a loss; whether it is the plain gradient, and Dynamo can trace it."""
 
     make: Callable[[Loss], GradFn]
     exact: bool = True
     dynamo: bool = True
-    tape: bool = True
 
 
 TABLE = {
@@ -34,8 +33,8 @@ TABLE = {
     "reverse rematerialised": Row(lambda loss: grad.reverse(loss, rematerialise=True), dynamo=False),
     "accumulate": Row(lambda loss: grad.accumulate(grad.reverse(loss), 2)),
     "accumulate rematerialised": Row(lambda loss: grad.accumulate(grad.reverse(loss, rematerialise=True), 4), dynamo=False),
-    "sample": Row(lambda loss: grad.sample(grad.reverse(loss)), tape=False),
-    "sample clipped": Row(lambda loss: grad.sample(grad.reverse(loss), hyper("limit", 0.5)), exact=False, tape=False),
+    "sample": Row(lambda loss: grad.sample(grad.reverse(loss))),
+    "sample clipped": Row(lambda loss: grad.sample(grad.reverse(loss), hyper("limit", 0.5)), exact=False),
     "sharpness": Row(lambda loss: grad.sharpness(grad.reverse(loss), hyper("radius", 0.05)), exact=False),
     "forward": Row(lambda loss: grad.forward(loss, directions=2), exact=False),
 }
@@ -122,10 +121,6 @@ def test_inputs_are_never_written_and_the_same_call_gives_the_same_bits(row: Row
 def test_the_tape_gives_the_same(row: Row) -> None:
     """The policy `tape` takes autograd's tape; what needs vmap or forward mode must see to it that it does not matter."""
     expected = row.make(LOSS)(params(), BATCH, context())
-    if not row.tape:
-        with policy.using(tape=True), pytest.raises(RuntimeError):
-            row.make(LOSS)(params(), BATCH, context())
-        return
     with torch.no_grad(), policy.using(tape=True):
         close(row.make(LOSS)(params(), BATCH, context()), expected)
 
