@@ -113,7 +113,7 @@ def evaluation(steps: int, engine: Engine, batches: int) -> Hook:
         some = None if report.last else batches
         measured = evaluate.measure(task.evaluation, state, engine, batches=some, program=programs[0])
         report.log(**{f"eval/{name}": value for name, value in measured.items()})
-        if math.isfinite(measured.get("loss", math.nan)):
+        if not report.last and math.isfinite(measured.get("loss", math.nan)):  # the last is of more batches
             report.memory["best"] = min(report.memory.get("best", math.inf), measured["loss"])
             report.log(**{"eval/best": report.memory["best"]})
 
@@ -141,8 +141,6 @@ def sampling(steps: int, engine: Engine, prompt: str, tokens: int, temperature: 
     """Let the model write on from a prompt."""
 
     def sample(task: Task, state: Any, report: Moment) -> None:
-        if report.step % steps and not report.last:
-            return
         text = "".join(write(task, task.params(state), engine, prompt, tokens, generate.Sampling(temperature=temperature)))
         report.write(prompt, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -32,3 +33,5 @@ class Interrupt:
         if self.signal:
             os._exit(128 + number)  # not an exception: it could be caught on its way out
         self.signal = number
+        with suppress(OSError):
+            os.write(2, b"\nstopping after this step and a checkpoint; once more ends at once\n")

@@ -23,6 +23,8 @@ def place(run: Run, name: str) -> tuple[Path, bool]:
     UsageError
         If the directory is taken, or is not that of a run.
     """
+    if run.extend and not run.resume:
+        raise UsageError("got --extend without --resume; name the run to go on with: --resume DIR")
     if not run.resume:
         return record.open_new(run.out, name), False
     if run.resume != "auto":
@@ -59,6 +61,8 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
     changed.pop("steps", None)
     if former["steps"] != facts["steps"] and not extend:
         changed["steps"] = (former["steps"], facts["steps"])
+    if former["seed"] != facts["seed"]:
+        changed["seed"] = (former["seed"], facts["seed"])
     if changed:
         fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
         hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""

@@ -63,6 +63,7 @@ def _at_hand(word: Tensor) -> bool:
         type(word) is Tensor
         and word.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(word)
     )
 
@@ -121,7 +122,7 @@ def fold_in(key_N2: Tensor, data: int | Tensor) -> Tensor:
     Keys of shape (..., 2).
     """
     if not isinstance(data, Tensor):
-        data = torch.tensor(data, dtype=torch.int64, device=key_N2.device)
+        data = torch.full((), data, dtype=torch.int64, device=key_N2.device)
     return torch.stack(threefry((key_N2[..., 0], key_N2[..., 1]), _words(data)), -1)
 
 

@@ -18,6 +18,8 @@ class Checkpoints:
 
     every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between checkpoints; 0: a tenth of the run. The last step is always saved."""
+    minutes: float = attrs.field(default=10.0, validator=config.positive)
+    """Longest time without a checkpoint, minutes."""
     keep: int = attrs.field(default=2, validator=config.at_least(1))
     """Newest checkpoints that are kept."""
 
@@ -27,7 +29,7 @@ class Evaluations:
     """When the held-out split is measured."""
 
     every: int = attrs.field(default=0, validator=config.at_least(0))
-    """Steps between evaluations; 0: a fifth of the run. The last step is always evaluated."""
+    """Steps between evaluations; 0: a fifth of the run. The last step always is."""
     batches: int = attrs.field(default=20, validator=config.at_least(1))
     """Batches of an evaluation during the run, spread over the split; the one at the end takes all of it."""
 
@@ -58,7 +60,7 @@ class Stop:
 class Track:
     """Where the numbers go, beside metrics.jsonl and the terminal."""
 
-    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    wandb: Literal["auto", "online", "offline", "off"] = config.choice("auto", "auto", "online", "offline", "off")
     """Weights & Biases: `auto` mirrors the run when you are logged in, `offline` writes what `wandb sync` sends later."""
     project: str = "craft"
     """Project in W&B."""
@@ -80,9 +82,9 @@ class Run:
     """`auto` goes on with the run in --out (or the newest), or starts it; DIR goes on with DIR."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = config.choice("auto", "auto", "fp32", "bf16")
     """Type of the activations; weights stay fp32. `auto`: bf16 where it is faster here."""
-    compile: Literal["auto", "none", "block", "step"] = "auto"
+    compile: Literal["auto", "none", "block", "step"] = config.choice("auto", "auto", "none", "block", "step")
     """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))
     """CPU threads; 0: one a core."""

@@ -63,10 +63,10 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
     (State, batch) -> (State, metrics), pure: compile it, vmap it, or run it as it is.
     """
 
-    def apply(state: State, grads: Tree, buffers: Tree, metrics: Metrics) -> tuple[State, Metrics]:
+    def apply(state: State, ctx: Context, grads: Tree, buffers: Tree, metrics: Metrics) -> tuple[State, Metrics]:
         metrics = {**metrics, "grad_norm": tree.norm(grads)}
         finite = torch.isfinite(metrics["loss"]) & torch.isfinite(metrics["grad_norm"]) & ~state.halted
-        updates, opt = transform.update(grads, state.opt, state.params, context(state))
+        updates, opt = transform.update(grads, state.opt, state.params, ctx)
         params = tree.map(torch.add, state.params, updates)
         new = state._replace(step=state.step + 1, params=params, opt=opt, buffers=buffers)
         return tree.where(finite, new, state)._replace(halted=~finite), metrics
@@ -74,9 +74,10 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
     piece = policy.region(apply)
 
     def update(state: State, batch: Tree) -> tuple[State, Metrics]:
-        grads, metrics = grad_fn(state.params, batch, context(state))
+        ctx = context(state)
+        grads, metrics = grad_fn(state.params, batch, ctx)
         buffers = metrics.pop("buffers", state.buffers)
-        result: tuple[State, Metrics] = piece(state, grads, buffers, metrics)
+        result: tuple[State, Metrics] = piece(state, ctx, grads, buffers, metrics)
         return result
 
     return update
@@ -230,7 +231,7 @@ class Task:
     """Longest sequence that the model is trained on, in tokens; 0 where there are no sequences."""
     evaluation: Evaluation | None = None
     """How a state is judged."""
-    params: Callable[[Any], Tree] = lambda state: state.params
+    params: Callable[[Any], Tree] = lambda state: averaged(state) if hasattr(state, "opt") else state.params
     """State -> the parameters that evaluate and generate use (their average, where one is kept)."""
     flops: float = 0.0
     """Floating-point operations of one update, forward and backward; 0 where unknown."""

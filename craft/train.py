@@ -13,6 +13,7 @@ from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, s
 from craft.interrupt import Interrupt
 from craft.run import Run, Samples
 from craft.step import Task, Tokenizer
+from craft.types import Tensor
 
 __all__ = ["NotFiniteError", "Result", "train"]
 
@@ -158,6 +159,8 @@ class _Loop:
             hooks.append(evaluation(often, self.engine, run.evaluate.batches))
             if run.stop.patience:
                 hooks.append(stopping(often, run.stop.patience))
+        elif run.stop.patience:
+            raise UsageError("got --stop.patience for a task without an evaluation; it has no held-out loss to wait for")
         if task.model is not None and task.tokenizer is not None and task.context and self._can_sample(task.tokenizer):
             sample = run.sample
             often = sample.every or task.steps
@@ -209,7 +212,8 @@ class _Loop:
     def _steps(self, interrupt: Interrupt) -> str:
         """Go to the last step; return why the run ended before it, or nothing."""
         task = self.task
-        lag: tuple[int, dict[str, Any]] | None = None
+        lag: tuple[int, dict[str, Any], Tensor] | None = None
+        wishes: dict[str, str] = {}
         if self.step >= task.steps:
             self.sinks.message(f"complete: all {task.steps} steps are done")
             return ""
@@ -218,26 +222,50 @@ class _Loop:
         batch = self.engine.send(task.data.batch(self.step))
         program = self.engine.step(task, self.state, batch)
         self.clock = _Clock(self.step * task.data.tokens)
+        self.since_save = time.monotonic()
         while True:
             self.state, metrics = program(self.state, batch)
             self.step += 1
             if lag is not None:
-                self._after(*lag)  # read while this step computes
-            lag = (self.step, metrics)
-            if self.engine.device.type == "cpu" or self._needs_state(self.step) or interrupt.signal:
-                wishes, lag = self._after(*lag), None
-                if interrupt.signal or "stop" in wishes or self.step == task.steps:
+                wishes |= self._after(*lag)  # read while this step computes
+            lag = (self.step, metrics, tree.leaves(self.state.halted)[0].clone())  # the next step may overwrite it
+            if (
+                self.engine.device.type == "cpu"
+                or self._needs_state(self.step)
+                or interrupt.signal
+                or wishes
+                or self._overdue()
+            ):
+                wishes |= self._at_state(*lag)
+                ends = interrupt.signal or "stop" in wishes or self.step == task.steps
+                if ends or "save" in wishes or self._overdue():
                     self._save()
+                if ends:
                     return wishes.get("stop", "")
+                wishes, lag = {}, None
             batch = self.engine.send(task.data.batch(self.step))
+
+    def _overdue(self) -> bool:
+        return time.monotonic() - self.since_save > 60 * self.run.checkpoint.minutes
 
     def _needs_state(self, step: int) -> bool:
         return step == self.task.steps or any(hook.reads_state and step % hook.every == 0 for hook in self.hooks)
 
-    def _after(self, step: int, metrics: dict[str, Any]) -> dict[str, str]:
+    def _at_state(self, step: int, metrics: dict[str, Any], halted: Tensor) -> dict[str, str]:
+        """Do the same where the state is that of the step; a hook that fails at the end must not cost the last steps."""
+        try:
+            return self._after(step, metrics, halted)
+        except NotFiniteError:
+            raise
+        except Exception:
+            if step == self.task.steps:
+                self._save()
+            raise
+
+    def _after(self, step: int, metrics: dict[str, Any], halted: Tensor) -> dict[str, str]:
         """Check the numbers of a step, run the hooks that are due, and hand on what they logged."""
-        if bool(tree.leaves(self.state.halted)[0].any()):
-            raise self._not_finite(metrics)
+        if bool(halted.any()):
+            raise self._not_finite(step, metrics)
         last = step == self.task.steps
         numbers = {key: float(value) for key, value in metrics.items() if value.numel() == 1}
         values: dict[str, float] = {}
@@ -254,15 +282,12 @@ class _Loop:
             self.summary.update(values)
             tokens = step * self.task.data.tokens
             self.sinks.report(track.Report(step, tokens, values, self.clock.read(tokens)))
-        if "save" in wishes:
-            self._save()
         return wishes
 
     def _writer(self, step: int) -> Callable[[str, str], None]:
         return lambda prompt, text: self.sinks.sample(step, prompt, text)
 
-    def _not_finite(self, metrics: dict[str, Any]) -> NotFiniteError:
-        step = int(self.state.step.max())
+    def _not_finite(self, step: int, metrics: dict[str, Any]) -> NotFiniteError:
         shown = ", ".join(f"{key} {float(value):g}" for key, value in metrics.items() if value.numel() == 1)
         last = f"the last good checkpoint is step {self.saved}" if self.saved >= 0 else "no checkpoint was written yet"
         return NotFiniteError(
@@ -273,8 +298,10 @@ class _Loop:
     def _save(self) -> None:
         if self.saved == self.step:
             return
+        began = time.monotonic()
         self.sinks.sync()
         memory = {name: dict(value) for name, value in self.memory.items()}
         checkpoint.save(self.checkpoints, self.state, memory=memory, extra=self.engine.describe())
-        self.saved = self.step
+        self.saved, self.since_save = self.step, time.monotonic()
         checkpoint.prune(self.checkpoints, self.run.checkpoint.keep)
+        self.clock.away += time.monotonic() - began

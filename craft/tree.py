@@ -88,8 +88,7 @@ def named(tree: Tree) -> dict[str, Any]:
 
 def select(tree: Tree, pattern: str) -> Tree:
     """Return a tree of booleans: whether the leaf's path matches the regular expression (anywhere in it)."""
-    values, structure = flatten(tree)
-    del values
+    _, structure = flatten(tree)
     return unflatten(structure, [re.search(pattern, path) is not None for path in paths(tree)])
 
 

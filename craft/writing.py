@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import torch
-
 from craft import generate
 from craft.engine import Engine
 from craft.errors import UsageError
@@ -43,7 +41,6 @@ def write(task: Task, params: Any, engine: Engine, prompt: str, tokens: int, sam
         dtype=engine.compute,
     )
     stream = task.tokenizer.stream()
-    with torch.no_grad():
-        for row in islice(drawn, tokens):
-            yield stream.push([int(row)])
+    for row in islice(drawn, tokens):
+        yield stream.push([int(row)])
     yield stream.finish()

@@ -343,6 +343,17 @@ def test_a_device_that_is_not_there_is_refused(tiny, quick):
         train(tiny().build(), quick(device="cuda:99"), name=NAME, console=False)
 
 
+def test_extend_without_a_run_is_refused(tiny, quick):
+    with pytest.raises(UsageError, match="got --extend without --resume"):
+        train(tiny().build(), quick(extend=True), name=NAME, console=False)
+
+
+def test_no_run_goes_long_without_a_checkpoint(tiny, quick):
+    often = quick(checkpoint=Checkpoints(every=100, minutes=1e-9, keep=20))
+    result = train(tiny().build(), often, name=NAME, console=False)
+    assert len(list((result.directory / "checkpoints").iterdir())) == 8
+
+
 def test_two_hooks_of_one_name_are_refused(tiny, quick):
     task = with_hook(with_hook(tiny().build(), remember), remember)
     with pytest.raises(UsageError, match=r"hooks of one name.*remember, remember"):
@@ -436,7 +447,7 @@ def test_a_task_of_numbers_alone_is_trained(quick, bytes_of):
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_anything(quick):
     run = quick("bad", checkpoint=Checkpoints(every=2))
     with pytest.raises(
-        NotFiniteError, match=r"step 5 gave .*\(loss nan.*\); it was not applied, the last good checkpoint is step 4"
+        NotFiniteError, match=r"step 6 gave .*\(loss nan.*\); it was not applied, the last good checkpoint is step 4"
     ):
         train(line(bad=5), run, console=False)
     good = train(attrs.evolve(line(), steps=6), quick("good", checkpoint=Checkpoints(every=1, keep=9)), console=False)
@@ -461,7 +472,7 @@ def test_the_step_itself_leaves_every_leaf_alone(quick):
 
 
 def test_without_a_checkpoint_the_message_says_so(quick):
-    with pytest.raises(NotFiniteError, match=r"step 0 gave .*no checkpoint was written yet"):
+    with pytest.raises(NotFiniteError, match=r"step 1 gave .*no checkpoint was written yet"):
         train(line(bad=0), quick("bad"), console=False)
 
 

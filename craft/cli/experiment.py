@@ -17,6 +17,7 @@ from craft.errors import UsageError
 from craft.run import Run
 
 if TYPE_CHECKING:
+    from craft.step import Task, Tokenizer
     from craft.train import Result
 
 __all__ = ["execute", "main", "parse"]
@@ -32,8 +33,9 @@ def main(cls: type[Any], presets: Mapping[str, Any] | None = None) -> None:
     presets
         Values to start from, chosen by `--preset NAME`.
     """
-    name = name_of(cls)
-    guarded(lambda argv: execute(cls, argv, presets or {}, f"python -m experiments.{name}"), sys.argv[1:])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    prog = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
+    guarded(lambda argv: execute(cls, argv, presets or {}, prog), sys.argv[1:])
 
 
 def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> int:
@@ -42,8 +44,9 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     from craft.train import train
 
     name = name_of(cls)
-    result = train(experiment.build(), run, name=name)
-    _say_next(result, name)
+    task = experiment.build()
+    result = train(task, run, name=name)
+    _say_next(result, task, prog)
     return 128 + result.signal if result.signal else 0
 
 
@@ -133,11 +136,25 @@ def _peek(argv: Sequence[str], flag: str) -> str:
     return ""
 
 
-def _say_next(result: Result, name: str) -> None:
+def _say_next(result: Result, task: Task, prog: str) -> None:
     where = result.directory
+    own = f" --experiment {prog.split()[-1]}" if prog.endswith(".py") else ""
     if result.status == "stopped":
-        sys.stdout.write(f"\nStopped. Go on with\n  craft train {name} --resume {where}\n")
+        sys.stdout.write(f"\nStopped. Go on with\n  {prog} --resume {where}\n")
         return
-    sys.stdout.write(
-        f'\nThe run lies in {where}. Next:\n  craft generate {where} --prompt "def " --tokens 200\n  craft evaluate {where}\n'
-    )
+    lines = [f"\nThe run lies in {where}. Next:"]
+    if task.tokenizer is not None:
+        lines.append(f'  craft generate {where} --prompt "{_prompt(task.tokenizer)}" --tokens 200{own}')
+    if task.evaluation is not None:
+        lines.append(f"  craft evaluate {where}{own}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _prompt(tokenizer: Tokenizer) -> str:
+    """Choose a prompt that the model knows."""
+    try:
+        tokenizer.encode("def ")
+    except ValueError:
+        letters = (tokenizer.decode([token]) for token in range(1, tokenizer.size))
+        return next((letter for letter in letters if letter.isalnum()), "...")
+    return "def "

@@ -54,18 +54,24 @@ def find(name: str) -> ModuleType:
     if path.suffix == ".py":
         if not path.is_file():
             raise UsageError(f"got {name} as an experiment, but there is no such file")
+        if path.stem in sys.stdlib_module_names or not path.stem.isidentifier():
+            raise UsageError(f"got {name} as an experiment, but {path.stem!r} cannot be the name of a module; rename the file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
         return module
     stem = name.removeprefix(f"{_PACKAGE}.")
     names = known()
     if stem not in names:
         close = config.nearest(stem, names)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(names)) or 'none here'}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(names)) or 'none here'}."
         raise UsageError(f"got {name!r} as an experiment; {hint} A file of your own is given as a path ending in .py")
     return importlib.import_module(f"{_PACKAGE}.{stem}")
 

@@ -78,7 +78,8 @@ def show(values: Sequence[Any], description: str, prog: str) -> None:
     rest = f"Show all flags: {len(every) - len(names)} more, of the model, the optimiser, the schedule and the run."
     fields["help_all"] = _field("help-all", bool, False, rest)
     command = attrs.make_class("Command", fields)
-    tyro.cli(command, args=["--help"], prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    parts = [part for part in description.split("\n\n") if not part.startswith("Expect:")]  # what to type, not what came of it
+    tyro.cli(command, args=["--help"], prog=prog, description="\n\n".join(parts), config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _field(name: str, kind: Any, default: Any, text: str) -> Any:

@@ -12,6 +12,7 @@ from craft.config.convert import from_dict as from_dict
 from craft.config.convert import to_dict as to_dict
 from craft.config.errors import ConfigError as ConfigError
 from craft.config.fields import at_least as at_least
+from craft.config.fields import choice as choice
 from craft.config.fields import finite_positive as finite_positive
 from craft.config.fields import fraction as fraction
 from craft.config.fields import positive as positive

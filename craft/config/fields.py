@@ -45,6 +45,24 @@ def at_least(least: float) -> Callable[[Any, Any, Any], None]:
     return check
 
 
+def choice(default: str, *words: str) -> Any:
+    """Make a field that takes one of some words.
+
+    Parameters
+    ----------
+    default
+        The word where none is given.
+    words
+        All words, also for callers that no type checker sees.
+    """
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if value not in words:
+            raise ValueError(f"got {attribute.name}={value!r}; expected {', '.join(words[:-1])} or {words[-1]}")
+
+    return attrs.field(default=default, validator=check)
+
+
 def tunable(default: float, *, complement: bool = False, validator: Any = None) -> Any:
     """Declare a float field that may change without a new program: it lives in the state under its path.
 

@@ -194,6 +194,12 @@ class TextData:
 
     @cached_property
     def _starts(self) -> Callable[[int, int], Tensor]:
+        found = windows.count(len(self._loaded.splits["train"]), self.context)
+        if self.size > found:
+            raise DataError(
+                f"got a batch of {self.size} samples, but {self._loaded.name} has {found} of {self.context} tokens to train "
+                f"on; give a batch of at most {found}, or a longer text"
+            )
         return windows.shuffled(len(self._loaded.splits["train"]), context=self.context, seed=self.seed)
 
     @cached_property

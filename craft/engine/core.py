@@ -15,7 +15,7 @@ from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
 from craft.engine.device import compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
-from craft.engine.program import cache_compiled, compile_function, compile_step
+from craft.engine.program import cache_compiled, compile_step
 from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
@@ -84,17 +84,12 @@ class Engine:
 
         return run
 
-    def function(self, function: Callable[..., Tree], compiled: bool = False) -> Callable[..., Any]:
-        """Make a program of any other pure function (an evaluation, a model's `advance`), compiled at its first call."""
-        programs: list[Callable[..., Any]] = []
+    def function(self, function: Callable[..., Tree]) -> Callable[..., Any]:
+        """Make a program of any other pure function (an evaluation, a model's `advance`); it is not compiled."""
 
         def run(*args: Tree) -> Any:
             with torch.no_grad(), self._policy():
-                if not compiled or self.mode == "none":
-                    return function(*args)
-                if not programs:
-                    programs.append(compile_function(function, *args))
-                return programs[0](*args)
+                return function(*args)
 
         return run
 

@@ -51,6 +51,8 @@ def choose_mode(asked: str, *, device: torch.device, dtype: torch.dtype, steps: 
     if device.type == "mps":
         return "none", "compiling for mps is young"
     rate = products(dtype) if device.type == "cpu" else 2e14
+    if not flops:
+        return "none", "the task does not say its flops, so the gain is unknown (--compile step compiles)"
     saved = steps * flops / rate * (1 / _EAGER - 1 / _COMPILED)
     if saved > _WAIT:
         return "step", f"saves about {saved:.0f} s of the run, costs up to {_WAIT:.0f} s the first time"

@@ -63,8 +63,19 @@ def compile_step(update: Step, state: Tree, batch: Tree) -> Callable[[Tree, Tree
 
     def run(state: Tree, batch: Tree) -> Metrics:
         new, metrics = update(state, batch)
-        tree.map(lambda old, value: old.copy_(value), state, new)
-        return metrics
+        owned: Metrics
+        held = {leaf.untyped_storage()._cdata for leaf in tree.leaves(state)}
+
+        def own(value: Tensor) -> Tensor:
+            """Compute what is an old leaf anew, or it would be read after that leaf is overwritten: a clone is dropped."""
+            if value.untyped_storage()._cdata not in held:
+                return value
+            return value.neg().neg() if value.is_floating_point() else value.bitwise_not().bitwise_not()
+
+        new = tree.map(lambda old, value: value if value is old else own(value), state, new)
+        owned = tree.map(own, metrics)
+        tree.map(lambda old, value: old if value is old else old.copy_(value), state, new)
+        return owned
 
     return compile_function(run, state, batch)
 

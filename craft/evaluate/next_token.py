@@ -28,7 +28,8 @@ def next_token_evaluation(model: Model, split: Callable[[str], Iterable[Tree]], 
     loss = next_token(model)
 
     def measure(state: Any, batch: Tree) -> dict[str, tuple[Tensor, Tensor]]:
-        value, extras = loss(params(state), batch, Context())
+        lent = Context(hyper=getattr(state, "hyper", {}), buffers=getattr(state, "buffers", ()))
+        value, extras = loss(params(state), batch, lent)
         weight = extras["weight"]
         return {"loss": (value * weight, weight), "accuracy": (extras["accuracy"] * weight, weight)}
 

@@ -63,14 +63,16 @@ def choose(logits_BV: Tensor, seen_BV: Tensor, config: Sampling, key_2: Tensor) 
     -------
     Ids, int64 of shape (B,).
     """
+    device = logits_BV.device
+    logits_BV, seen_BV, key_2 = logits_BV.cpu(), seen_BV.cpu(), key_2.cpu()  # not every device has float64
     logits_BV = _penalise(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0.0:
-        return logits_BV.argmax(-1)
+        return logits_BV.argmax(-1).to(device)
     below_BV = logits_BV.double() - logits_BV.amax(-1, keepdim=True)  # a tiny temperature must not make them infinite
     probability_BV = _truncate((below_BV / config.temperature).softmax(-1), config)
     # the largest of log p plus Gumbel noise is a draw from p, and needs no cumulative sums
     noise_BV = -torch.log(-torch.log((rng.bits(key_2, probability_BV.shape).double() + 0.5) / 2**32))
-    return (probability_BV.log() + noise_BV).argmax(-1)
+    return (probability_BV.log() + noise_BV).argmax(-1).to(device)
 
 
 def _penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

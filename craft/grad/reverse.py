@@ -29,7 +29,7 @@ def reverse(loss: Loss, rematerialise: bool = False) -> GradFn:
 
     def grad_fn(params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
         with policy.using(wrap=remat if rematerialise else policy.current().wrap):
-            if policy.current().tape:
+            if policy.current().tape and torch._C._functorch.maybe_current_level() is None:  # the tape ends at a vmap
                 return _by_tape(loss, params, batch, ctx)
             grads, (value, extras) = torch.func.grad_and_value(loss, has_aux=True)(params, batch, ctx)
         return grads, {"loss": value, **extras}

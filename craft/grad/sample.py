@@ -27,7 +27,7 @@ def sample(grad_fn: GradFn, limit: Value | None = None) -> GradFn:
 
     def wrapped(params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
         single = tree.map(lambda leaf: leaf[:, None], batch)
-        with policy.using(tape=False):  # the tape does not see through vmap
+        with policy.using(tape=False, wrap=None):  # neither the tape nor a compiled block goes under vmap
             grads, metrics = torch.func.vmap(grad_fn, in_dims=(None, 0, None))(params, single, ctx)
         weight_B = metrics.pop("weight", None)
         weight_B = torch.ones_like(metrics["loss"]) if weight_B is None else weight_B

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from craft import nn
+from craft.config import choice
 from craft.param import Constant, Param, scaled
 from craft.types import Context, Extras, Model, Tensor, Tree
 
@@ -25,7 +26,7 @@ class FeedForward:
 
     expand: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
     """Inner width as a multiple of the model's width."""
-    activation: Literal["gelu", "relu2", "swiglu"] = "relu2"
+    activation: Literal["gelu", "relu2", "swiglu"] = choice("relu2", "gelu", "relu2", "swiglu")
     """Nonlinearity; swiglu has a third matrix."""
 
     def build(self, width: int) -> Model:

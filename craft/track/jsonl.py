@@ -24,6 +24,9 @@ class Jsonl:
     A number that is not finite is `null`, and `nonfinite` names it: strict JSON has no NaN.
     """
 
+    vital = True
+    """A run without its record is not worth going on with: `Many` lets this sink's errors through."""
+
     def __init__(self) -> None:
         self._log: Path | None = None
         self._early: list[str] = []

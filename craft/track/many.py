@@ -75,7 +75,9 @@ class Many:
             return
         try:
             function(*values)
-        except Exception as error:  # noqa: BLE001 - whatever a sink does, the run goes on
+        except Exception as error:
+            if getattr(type(tracker), "vital", False):  # a run without its record is not worth going on with
+                raise
             self._trackers.remove(tracker)
             what = oneline(f"{type(error).__name__}: {error}")
             self.message(f"{type(tracker).__name__} failed in {method} and is left out from here on: {what}")

@@ -72,3 +72,14 @@ def test_tunables_are_found_by_path_and_stored_as_complements() -> None:
     found = config.tunables(Experiment(model=Model(pattern=(Recurrence(), Attention(dropout=0.25)))))
     assert found == {"model.pattern.1.dropout": 0.25, "optimizer.lr": 1e-3, "optimizer.beta": 1 - 0.9}
     assert all(isinstance(value, float) for value in found.values())
+
+
+def test_choice_takes_its_words_only():
+    @attrs.frozen
+    class Some:
+        word: str = config.choice("a", "a", "b")
+
+    assert Some().word == "a"
+    assert Some("b").word == "b"
+    with pytest.raises(ValueError, match="got word='c'; expected a or b"):
+        Some("c")

@@ -292,3 +292,11 @@ def test_the_standard_library_opens_as_it_is():
     assert data.tokens == 4096
     assert data.batch(10**6).inputs_BT.max() < 101
     assert len(data.fingerprint) == 64
+
+
+def test_a_batch_of_more_than_an_epoch_is_refused(tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text("the cat sat on the mat\n" * 50, encoding="utf-8")
+    data = Text(source=str(path)).open(context=16, batch=999_999_999, seed=0)
+    with pytest.raises(DataError, match=r"got a batch of 999999999 samples, but .* has 63 of 16 tokens to train on"):
+        data.batch(0)

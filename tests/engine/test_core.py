@@ -93,3 +93,15 @@ def test_a_run_without_a_compiler_says_so_once(tiny, quick, monkeypatch, tmp_pat
     assert "compile none: no C++ compiler was found" in log
     with pytest.raises(UsageError, match=r"got --compile step, but no C\+\+ compiler was found"):
         train(tiny().build(), attrs.evolve(quick("other"), compile="step"), console=False)
+
+
+def test_a_stacked_step_runs_uncompiled(points):
+    """The tape does not see through vmap, so the gradient must not take it there."""
+    pack = attrs.evolve(points, step=torch.func.vmap(points.step, in_dims=(0, None)))
+    machine = Engine(CPU, torch.float32, "none", 1)
+    states = machine.place(tree.stack([points.init(0), points.init(1)]))
+    batch = points.data.batch(0)
+    after, metrics = machine.step(pack, states, batch)(states, batch)
+    alone = [points.step(points.init(seed), batch) for seed in (0, 1)]
+    assert torch.allclose(metrics["loss"], torch.stack([found["loss"] for _, found in alone]), rtol=1e-5)
+    assert torch.allclose(after.params["w"][1], alone[1][0].params["w"], rtol=1e-5)

@@ -1,10 +1,11 @@
 """Programs: the same numbers as the functions they are made of, in memory that is written over.
 
-This file and test_core.py compile three programs with Inductor between them; each says so.
+This file and test_core.py compile four programs with Inductor between them; each says so.
 """
 
 import os
 import stat
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -52,6 +53,35 @@ def test_a_stacked_step_is_compiled_like_any_other(points):
     alone = [points.step(points.init(seed), batch)[1]["loss"] for seed in (0, 1)]
     assert torch.allclose(after[1]["loss"], torch.stack(alone), rtol=1e-5)
     assert not torch.equal(alone[0], alone[1])
+
+
+class Moving(NamedTuple):
+    """A state whose leaves change places, as a target network's or a swap's do."""
+
+    step: torch.Tensor
+    halted: torch.Tensor
+    here: torch.Tensor
+    there: torch.Tensor
+    former: torch.Tensor
+
+
+def test_a_leaf_that_moves_is_read_before_it_is_overwritten():
+    """Compiles one program."""
+
+    def update(state, batch):
+        new = state._replace(step=state.step + 1, here=state.there, there=state.here + batch, former=state.here)
+        return new, {"loss": state.here.sum(), "raw": state.step, "kept": state.halted}
+
+    def start():
+        return Moving(torch.tensor(0), torch.tensor(False), torch.ones(3), torch.full((3,), 2.0), torch.zeros(3))
+
+    state, expected, batch = start(), start(), torch.full((3,), 10.0)
+    program = compile_step(update, state, batch)
+    for _ in range(3):
+        expected, wanted = update(expected, batch)
+        metrics = program(state, batch)
+        assert close(metrics, wanted)
+        assert close(state, expected)
 
 
 @pytest.fixture

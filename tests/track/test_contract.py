@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from craft.track import Console, Jsonl, Many, TensorBoard, Wandb
+from craft.track import Console, Info, Jsonl, Many, Report, TensorBoard, Wandb
 
 SINKS: dict[str, Callable[[], Any]] = {
     "jsonl": Jsonl,
@@ -85,3 +85,12 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'craft\[tensorboard\]'"):
         TensorBoard()
+
+
+def test_the_record_is_vital(tmp_path):
+    """A run whose record cannot be written must not go on as if it were."""
+    many = Many([Jsonl(), Broken("nothing")])
+    many.start(Info(name="run", directory=tmp_path, config={}, steps=3))
+    with pytest.raises(ValueError, match="got a metric named step"):
+        many.report(Report(1, 10, {"step": 1.0}))
+    many.finish("failed", {})
