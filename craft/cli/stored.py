@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from craft import checkpoint, config, data, engine, record
 from craft.cli.find import experiment_class, find
@@ -23,7 +23,18 @@ class Stored:
         self.task, self.state, self.engine, self.step, self.record = task, state, machine, step, record_
 
 
-def load(directory: Path, *, experiment: str = "", device: str = "auto", precision: str = "auto", threads: int = 0) -> Stored:
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def load(
+    directory: Path,
+    *,
+    experiment: str = "",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    threads: int = 0,
+) -> Stored:
     """Build the task of a stored run and load its last good checkpoint.
 
     Parameters
@@ -51,9 +62,9 @@ def load(directory: Path, *, experiment: str = "", device: str = "auto", precisi
     value = config.from_dict(cls, stored.experiment["values"])
     tokenizer = stored.tokenizer
     task = value.build(data.load_tokenizer(tokenizer)) if tokenizer else value.build()
-    found = checkpoint.latest(directory / record.CHECKPOINTS, lambda text: print(text, file=sys.stderr))  # noqa: T201
+    found = checkpoint.latest(directory / record.CHECKPOINTS, _warn)
     if found is None:
         raise UsageError(f"got {directory}, which has no checkpoint yet; train it first: --resume {directory}")
-    machine = engine.start(Run(device=device, precision=precision, compile="none", threads=threads))  # type: ignore[arg-type]
+    machine = engine.start(Run(device=device, precision=precision, compile="none", threads=threads))
     state = machine.place(checkpoint.load(found.path, task.init(task.seed)))
     return Stored(task, state, machine, found.step, stored)

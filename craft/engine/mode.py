@@ -20,7 +20,9 @@ _EAGER, _COMPILED = 0.15, 0.5
 """Share of the machine's product rate that a small model's step reaches, uncompiled and compiled."""
 
 
-def choose_mode(asked: str, *, device: torch.device, dtype: torch.dtype, steps: int, flops: float) -> tuple[Mode, str]:
+def choose_mode(
+    asked: Literal["auto"] | Mode, *, device: torch.device, dtype: torch.dtype, steps: int, flops: float
+) -> tuple[Mode, str]:
     """Choose the compile mode and say why.
 
     Parameters
@@ -45,14 +47,14 @@ def choose_mode(asked: str, *, device: torch.device, dtype: torch.dtype, steps: 
     if asked != "auto":
         if missing and asked != "none":
             raise UsageError(f"got --compile {asked}, but {missing}; install one, or take --compile none")
-        return asked, "as asked"  # type: ignore[return-value]
+        return asked, "as asked"
     if missing:
         return "none", f"{missing}: running uncompiled, at about a third of the speed"
     if device.type == "mps":
         return "none", "compiling for mps is young"
-    rate = products(dtype) if device.type == "cpu" else 2e14
     if not flops:
         return "none", "the task does not say its flops, so the gain is unknown (--compile step compiles)"
+    rate = products(dtype) if device.type == "cpu" else 2e14
     saved = steps * flops / rate * (1 / _EAGER - 1 / _COMPILED)
     if saved > _WAIT:
         return "step", f"saves about {saved:.0f} s of the run, costs up to {_WAIT:.0f} s the first time"

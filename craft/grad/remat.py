@@ -23,7 +23,8 @@ class _Remat(torch.autograd.Function):
 
     @staticmethod
     def forward(plan: Any, *leaves: Tensor) -> tuple[Tensor, ...]:
-        return plan(*leaves)  # type: ignore[no-any-return]
+        outputs: tuple[Tensor, ...] = plan(*leaves)
+        return outputs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
