@@ -28,12 +28,15 @@ class Policy(NamedTuple):
         Whether `grad.reverse` may use the autograd tape instead of torch.func (faster in eager mode, impossible under vmap).
     wrap
         What `region` does to a function: compile or rematerialise it; None leaves it as it is.
+    rematerialise
+        Whether a region's activations are computed again in the backward pass instead of kept.
     """
 
     compute: torch.dtype = torch.float32
     kernels: str = "auto"
     tape: bool = False
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    rematerialise: bool = False
 
 
 class _Current:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import attrs
 import torch
 
-from craft import optim, param, policy, rng, tree
+from craft import optim, param, rng, tree
 from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
 
 if TYPE_CHECKING:
@@ -71,14 +71,11 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
         new = state._replace(step=state.step + 1, params=params, opt=opt, buffers=buffers)
         return tree.where(finite, new, state)._replace(halted=~finite), metrics
 
-    piece = policy.region(apply)
-
     def update(state: State, batch: Tree) -> tuple[State, Metrics]:
         ctx = context(state)
         grads, metrics = grad_fn(state.params, batch, ctx)
         buffers = metrics.pop("buffers", state.buffers)
-        result: tuple[State, Metrics] = piece(state, ctx, grads, buffers, metrics)
-        return result
+        return apply(state, ctx, grads, buffers, metrics)
 
     return update
 

@@ -61,6 +61,12 @@ def compile_step(update: Step, state: Tree, batch: Tree) -> Callable[[Tree, Tree
     (state, batch) -> metrics; the state's leaves hold the new state afterwards.
     """
 
+    return compile_function(_written(update), state, batch)
+
+
+def _written(update: Step) -> Callable[[Tree, Tree], Metrics]:
+    """Make of a pure step one that writes the new state into the old and returns the metrics."""
+
     def run(state: Tree, batch: Tree) -> Metrics:
         new, metrics = update(state, batch)
         owned: Metrics
@@ -77,7 +83,7 @@ def compile_step(update: Step, state: Tree, batch: Tree) -> Callable[[Tree, Tree
         tree.map(lambda old, value: old if value is old else old.copy_(value), state, new)
         return owned
 
-    return compile_function(run, state, batch)
+    return run
 
 
 def compile_function(function: Callable[..., Tree], *examples: Tree) -> Callable[..., Any]:

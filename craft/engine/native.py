@@ -1,0 +1,160 @@
+"""Native pieces: C++ that the compiler's front end wrote, built by the machine's own C++ compiler and called from Python.
+
+A piece is one shared library with one function, list of tensors in, list of tensors out. Building goes on in processes of
+its own while the next piece is being written. The headers of torch are compiled once, ahead and beside everything else:
+they take longer than the pieces.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from craft.types import Tensor
+
+__all__ = ["Builder", "BuildError", "load"]
+
+_HEADER = """\
+#pragma once
+#include <Python.h>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+#include <torch/csrc/inductor/aoti_runtime/utils.h>
+#include <torch/csrc/inductor/aoti_runtime/scalar_to_tensor.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+#include <torch/csrc/inductor/cpp_prefix.h>
+using namespace torch::aot_inductor;
+"""
+"""The part of torch's own header for generated code that needs neither pybind11 nor its C++ interface."""
+
+_ENTRY = """
+extern "C" __attribute__((visibility("default"))) PyObject* craft_run(PyObject* given) {
+  std::vector<AtenTensorHandle> inputs(PyList_GET_SIZE(given));
+  for (size_t i = 0; i < inputs.size(); i++)
+    inputs[i] = reinterpret_cast<AtenTensorHandle>(PyCapsule_GetPointer(PyList_GET_ITEM(given, i), nullptr));
+  std::vector<AtenTensorHandle> outputs(OUTPUTS + 1);
+  std::string problem;
+  Py_BEGIN_ALLOW_THREADS
+  try { inductor_entry_impl(inputs.data(), outputs.data()); }
+  catch (const std::exception& error) { problem = error.what(); if (problem.empty()) problem = "unknown error"; }
+  Py_END_ALLOW_THREADS
+  if (!problem.empty()) { PyErr_SetString(PyExc_RuntimeError, problem.c_str()); return nullptr; }
+  PyObject* made = PyList_New(OUTPUTS);
+  for (size_t i = 0; i < OUTPUTS; i++) PyList_SET_ITEM(made, i, PyCapsule_New(outputs[i], nullptr, nullptr));
+  return made;
+}
+"""
+
+
+class BuildError(RuntimeError):
+    """The C++ compiler refused what the front end wrote."""
+
+
+class Builder:
+    """Builds pieces into a directory, beside whatever the caller goes on with."""
+
+    def __init__(self, directory: Path, headers: Path) -> None:
+        self.directory = directory
+        self.flags = _flags()
+        self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+        self.header = self.pool.submit(_compiled_header, headers, self.flags)
+        self.pending: dict[str, Future[str]] = {}
+
+    def build(self, name: str, source: str, outputs: int) -> None:
+        """Begin to build a piece.
+
+        Parameters
+        ----------
+        name
+            Its name; the library is `name`.so.
+        source
+            C++ with a function `inductor_entry_impl`.
+        outputs
+            How many tensors it returns.
+        """
+        self.pending[name] = self.pool.submit(self._build, name, source + _ENTRY.replace("OUTPUTS", str(outputs)))
+
+    def _build(self, name: str, source: str) -> str:
+        path = self.directory / f"{name}.cpp"
+        path.write_text(source, encoding="utf-8")
+        try:
+            compiling, linking = _parted(self.flags)
+            header = ["-include", str(self.header.result())]
+            return _run([*compiling, *header, "-shared", str(path), "-o", str(self.directory / f"{name}.so"), *linking])
+        finally:
+            path.unlink()
+
+    def finish(self) -> None:
+        """Wait for all of them.
+
+        Raises
+        ------
+        BuildError
+            If one of them could not be built.
+        """
+        said = {name: future.result() for name, future in self.pending.items()}
+        self.pool.shutdown()
+        for name, problem in said.items():
+            if problem:
+                raise BuildError(f"the C++ compiler could not build {name}: {problem[:2000]}")
+
+
+def _compiled_header(folder: Path, flags: list[str]) -> Path:
+    """Compile the headers, unless they are there: one folder for each compiler, version and set of flags."""
+    version = subprocess.run([flags[0], "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    key = hashlib.sha256(repr((_HEADER, flags, version)).encode()).hexdigest()[:16]
+    header = folder / key / "craft.h"
+    compiled = header.with_name("craft.h.gch")
+    if not compiled.is_file():
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text(_HEADER, encoding="utf-8")
+        made = compiled.with_suffix(f".{os.getpid()}")
+        if not _run([*_parted(flags)[0], "-x", "c++-header", str(header), "-o", str(made)]):
+            os.replace(made, compiled)  # without it everything builds too, some seconds slower
+    return header
+
+
+def _run(command: list[str]) -> str:
+    """Run a compiler; return what it said if it failed, else nothing."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    return (done.stderr or f"exit {done.returncode}") if done.returncode else ""
+
+
+def _parted(flags: list[str]) -> tuple[list[str], list[str]]:
+    return [flag for flag in flags if not flag.startswith(("-l", "-L"))], [flag for flag in flags if flag.startswith(("-l", "-L"))]
+
+
+def load(library: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Load a piece."""
+    import torch
+
+    run = ctypes.PyDLL(str(library)).craft_run
+    run.argtypes, run.restype = [ctypes.py_object], ctypes.py_object
+    pack, unpack = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors, torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs
+
+    def call(inputs: list[Tensor]) -> list[Tensor]:
+        return unpack(run(pack(inputs)))
+
+    return call
+
+
+def _flags() -> list[str]:
+    """Return the compiler and the flags that torch itself builds generated code with, without debug information."""
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    options = CppTorchOptions(vec_isa=pick_vec_isa(), warning_all=False)
+    builder = CppBuilder(name="piece", sources="piece.cpp", output_dir=tempfile.gettempdir(), BuildOption=options)
+    words = shlex.split(builder.get_command_line())
+    dropped = {"piece.cpp", "-o", str(Path(tempfile.gettempdir()) / "piece.so"), "-g1", "-pedantic"}
+    kept = [word for word in words if word not in dropped and not word.endswith(("piece.cpp", "piece.so", "piece.main.so"))]
+    return [word for word in kept if word not in ("-shared",)]

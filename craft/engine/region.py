@@ -1,0 +1,332 @@
+"""Regions: pieces of a model that come again (its blocks), compiled once however often they are called.
+
+While a step is traced, a call of a region becomes one opaque operation `craft::call` in the graph, and so does its backward.
+What the region itself computes is traced on the side: forward and backward are split so that what is cheap is computed
+again instead of kept (Chen et al. 2016, arXiv:1604.06174, by torch's min-cut partitioner), or so that nothing but the
+inputs is kept, where the policy says to rematerialise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import fx
+
+from craft import policy, tree
+from craft.types import Tensor, Tree
+
+__all__ = ["Region", "Regions", "call"]
+
+_LIBRARY = torch.library.Library("craft", "FRAGMENT")
+_LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")
+_TRACED: dict[str, fx.GraphModule] = {}
+"""Graphs of the trace that is under way, by name: what the opaque operation needs to know the shapes it returns."""
+
+
+@torch.library.register_fake("craft::call", lib=_LIBRARY)
+def _shapes(name: str, args: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device) for value in outputs(name)]
+
+
+def outputs(name: str) -> list[Tensor]:
+    """Return what the graph of that name returns, as tensors without content."""
+    return [node.meta["val"] for node in returned(_TRACED[name])]
+
+
+def returned(graph: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes that a graph returns."""
+    (output,) = graph.graph.find_nodes(op="output")
+    return list(output.args[0])
+
+
+call = torch.ops.craft.call.default
+
+
+@attrs.frozen(eq=False)
+class Region:
+    """One region, traced for arguments of certain shapes."""
+
+    forward: str
+    """Name of the graph that maps the leaves to the outputs and, behind them, what the backward needs."""
+    taken: tuple[int, ...]
+    """Leaves that the forward needs."""
+    structure: Any
+    """Structure of the outputs."""
+    count: int
+    """Number of outputs."""
+    backward: str = ""
+    """Name of the graph of the gradients; empty where none were asked for."""
+    kept: tuple[tuple[str, int], ...] = ()
+    """First inputs of the backward: (`input`, place among the leaves) or (`output`, place among the forward's outputs)."""
+    flows: tuple[int, ...] = ()
+    """Outputs whose gradients are the further inputs of the backward."""
+    moving: tuple[int, ...] = ()
+    """Leaves whose gradients the backward returns, in order."""
+    types: tuple[torch.dtype, ...] = ()
+    """Types of those gradients; the backward itself may return them narrower."""
+
+
+class Regions:
+    """The regions of one program, by what tells them apart."""
+
+    def __init__(self, prefix: str, decompositions: dict[Any, Any]) -> None:
+        self.prefix, self.decompositions = prefix, decompositions
+        self.made: dict[Any, Region] = {}
+        self.graphs: dict[str, fx.GraphModule] = {}
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a region of a pure function of trees; under vmap it is left as it is."""
+
+        def run(*args: Tree) -> Tree:
+            if not _plain():
+                return function(*args)
+            leaves, structure = tree.flatten(args)
+            region = self._find(function, leaves, structure)
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            tensors = [tensors[k] for k in region.taken]
+            if not region.backward:
+                return tree.unflatten(region.structure, call(region.forward, tensors)[: region.count])
+            found = _Call.apply(region, *tensors)  # type: ignore[no-untyped-call]
+            return tree.unflatten(region.structure, found[: region.count])
+
+        return run
+
+    def _find(self, function: Callable[..., Any], leaves: list[Any], structure: Any) -> Region:
+        current = policy.current()
+        taped = torch.is_grad_enabled()
+        moving = tuple(
+            taped and isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad for leaf in leaves
+        )
+        seen = tuple(
+            (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+        )
+        key = (function, structure, seen, moving, current)
+        if key not in self.made:
+            self.made[key] = self._trace(function, leaves, structure, moving)
+        return self.made[key]
+
+    def _trace(self, function: Callable[..., Any], leaves: list[Any], structure: Any, moving: tuple[bool, ...]) -> Region:
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        made: list[Any] = []
+
+        def flat(*values: Tensor) -> tuple[Tensor, ...]:
+            full = list(leaves)
+            for i, value in zip(places, values, strict=True):
+                full[i] = value
+            outs, made[:] = _unpack(tree.flatten(function(*tree.unflatten(structure, full))))
+            return tuple(outs)
+
+        shapes = [(leaves[i].shape, leaves[i].stride(), leaves[i].dtype, leaves[i].device) for i in places]
+        needed = tuple(k for k, i in enumerate(places) if moving[i])
+        name = f"{self.prefix}{len(self.made)}"
+        with _outside(), policy.using(wrap=None, tape=False, rematerialise=False):
+            if not needed:
+                graph = _forward_graph(flat, shapes, self.decompositions)
+                return self._enter(name, graph, None, made[0], len(returned(graph)))
+            joint, count, flows, given = _joint_graph(flat, shapes, needed, self.decompositions)
+        return self._enter(name, *_partition(joint, count), made[0], count, flows=flows, moving=given)
+
+    def _enter(self, name: str, forward: Any, backward: Any, structure: Any, count: int, **more: Any) -> Region:
+        _TRACED[name] = self.graphs[name] = forward
+        kept, backward, types = backward or ((), None, ())
+        taken = _prune(forward, {place for kind, place in kept if kind == "input"} | set(more.get("moving", ())))
+        if backward is None:
+            return Region(name, taken, structure, count)
+        _TRACED[f"{name}b"] = self.graphs[f"{name}b"] = backward
+        kept = tuple((kind, taken.index(place) if kind == "input" else place) for kind, place in kept)
+        moving = tuple(taken.index(place) for place in more.pop("moving"))
+        return Region(name, taken, structure, count, f"{name}b", kept, moving=moving, types=types, **more)
+
+    def forget(self) -> None:
+        """Leave the trace."""
+        for name in self.graphs:
+            _TRACED.pop(name, None)
+
+
+def _unpack(flattened: tuple[list[Tensor], Any]) -> tuple[list[Tensor], list[Any]]:
+    return flattened[0], [flattened[1]]
+
+
+class _Call(torch.autograd.Function):
+    """A region in a program that is differentiated."""
+
+    @staticmethod
+    def forward(region: Region, *leaves: Tensor) -> tuple[Tensor, ...]:
+        return tuple(call(region.forward, list(leaves)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.region = region = inputs[0]
+        ctx.count = len(inputs) - 1
+        ctx.save_for_backward(*(inputs[1 + place] if kind == "input" else output[place] for kind, place in region.kept))
+        ctx.mark_non_differentiable(*(out for i, out in enumerate(output) if i not in region.flows))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        region = ctx.region
+        flows = [grads[i].contiguous() for i in region.flows]
+        found = _CallBack.apply(region, *ctx.saved_tensors, *flows)  # type: ignore[no-untyped-call]
+        full: list[Tensor | None] = [None] * ctx.count
+        for place, value, dtype in zip(region.moving, found, region.types, strict=True):
+            full[place] = value.to(dtype)
+        return None, *full
+
+
+class _CallBack(torch.autograd.Function):
+    """The derivative, which has none itself, and says so: to the tape the opaque operation would be a constant."""
+
+    @staticmethod
+    def forward(region: Region, *values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(call(region.backward, list(values)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("a compiled block has no second derivative; take --compile step or none")
+
+
+def _plain() -> bool:
+    """Tell whether nothing or one reverse-mode gradient is under way: all that the opaque operation has rules for."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return not stack or (len(stack) == 1 and stack[0].key() == torch._C._functorch.TransformType.Grad)
+
+
+class _outside:  # noqa: N801 - reads as a statement
+    """Trace on the side: no transform, no mode and no tape of the trace that is under way."""
+
+    def __enter__(self) -> None:
+        from contextlib import ExitStack
+
+        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        self.stack = ExitStack()
+        self.stack.enter_context(temporarily_clear_interpreter_stack())
+        self.stack.enter_context(_disable_current_modes())
+        self.stack.enter_context(torch.enable_grad())
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+
+def _example(shape: tuple[Any, ...], *, moving: bool = False) -> Tensor:
+    size, stride, dtype, device = shape
+    return torch.empty_strided(size, stride, dtype=dtype, device=device, requires_grad=moving)
+
+
+def _forward_graph(flat: Callable[..., Any], shapes: list[Any], decompositions: dict[Any, Any]) -> fx.GraphModule:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        examples = [_example(shape) for shape in shapes]
+        return make_fx(lambda *values: list(flat(*values)), decompositions)(*examples)
+
+
+def _joint_graph(
+    flat: Callable[..., Any], shapes: list[Any], needed: tuple[int, ...], decompositions: dict[Any, Any]
+) -> tuple[fx.GraphModule, int, tuple[int, ...], tuple[int, ...]]:
+    """Trace (leaves, gradients of the outputs) -> (outputs, gradients of the leaves); say what there is a gradient of."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        primals = [_example(shape, moving=k in needed) for k, shape in enumerate(shapes)]
+        outs = flat(*primals)
+        flows = tuple(i for i, out in enumerate(outs) if out.requires_grad)
+        found = torch.autograd.grad(
+            [outs[i] for i in flows], [primals[k] for k in needed], [torch.ones_like(outs[i]) for i in flows], allow_unused=True
+        )
+        given = tuple(k for k, grad in zip(needed, found, strict=True) if grad is not None)
+        tangents = [torch.empty(outs[i].shape, dtype=outs[i].dtype, device=outs[i].device) for i in flows]
+
+        def joint(*values: Tensor) -> list[Tensor]:
+            made = flat(*values[: len(primals)])
+            grads = torch.autograd.grad([made[i] for i in flows], [values[k] for k in given], values[len(primals) :])
+            return [*made, *(grad.contiguous() for grad in grads)]
+
+        graph = make_fx(joint, decompositions)(*primals, *tangents)
+    placeholders = graph.graph.find_nodes(op="placeholder")
+    for k, node in enumerate(placeholders):
+        named = f"primals_{k}" if k < len(primals) else f"tangents_{k - len(primals)}"
+        node.name = node.target = named
+    graph.recompile()
+    return graph, len(outs), flows, given
+
+
+def _partition(joint: fx.GraphModule, count: int) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+    """Split a joint graph into forward and backward; say where the backward's first inputs come from."""
+    import torch._functorch.partitioners as partitioners
+
+    if policy.current().rematerialise:
+        _keep_inputs_only(joint, count)
+    forward, backward = partitioners.min_cut_rematerialization_partition(joint, None, num_fwd_outputs=count)
+    names = [node.name for node in forward.graph.find_nodes(op="placeholder")]
+    outs = returned(forward)
+    unique, kept = outs[:count], []
+    behind: dict[str, int] = {}
+    for node in outs[count:]:
+        if node.op != "placeholder" and node.name not in behind:
+            behind[node.name] = len(unique)
+            unique.append(node)
+    for node in backward.graph.find_nodes(op="placeholder"):
+        if "tangents" not in str(node.target):
+            kept.append(("input", names.index(node.name)) if node.name in names else ("output", behind[node.name]))
+    _return(forward, unique)
+    types = _narrow(backward)
+    return forward, (tuple(kept), backward, types)
+
+
+def _keep_inputs_only(joint: fx.GraphModule, count: int) -> None:
+    """Mark what the forward computes as to be computed again."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    tangent = {node for node in joint.graph.find_nodes(op="placeholder") if "tangents" in str(node.target)}
+    backward: set[fx.Node] = set(tangent)
+    for node in joint.graph.nodes:
+        if any(source in backward for source in node.all_input_nodes):
+            backward.add(node)
+        elif node.op == "call_function":
+            node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
+            node.meta["ac_graph_id"] = 0
+
+
+def _prune(graph: fx.GraphModule, wanted: set[int]) -> tuple[int, ...]:
+    """Take inputs away that nothing needs: what is computed for them alone goes too. Return the places that stay."""
+    taken = []
+    for place, node in enumerate(graph.graph.find_nodes(op="placeholder")):
+        if node.users or place in wanted:
+            taken.append(place)
+        else:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return tuple(taken)
+
+
+def _return(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
+    (output,) = graph.graph.find_nodes(op="output")
+    output.args = (list(nodes),)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
+    """Return gradients before they are widened: half the memory, and whoever uses them widens them on the way."""
+    convert = torch.ops.prims.convert_element_type.default
+    nodes = returned(graph)
+    types = tuple(node.meta["val"].dtype for node in nodes)
+    narrow = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
+    _return(graph, narrow)
+    return types
+
+
+def _narrower(node: fx.Node) -> bool:
+    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+    return bool(before.dtype.itemsize < after.dtype.itemsize and before.is_contiguous())
+
