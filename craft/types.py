@@ -91,7 +91,10 @@ class Batch(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model, or a mixer, as four pure functions. `advance` over pieces equals `apply` over the whole.
+    """A model, or a mixer, as pure functions. `advance` over pieces equals `apply` over the whole.
+
+    A model whose `apply` ends with a product may tell its two parts, so that a loss need not hold all logits at once; a model
+    that is given another `apply` is given other parts too, or None.
 
     Attributes
     ----------
@@ -103,12 +106,18 @@ class Model(NamedTuple):
         (batch, capacity, dtype, device) -> the tree that `advance` carries from call to call; every leaf starts with B.
     advance
         (params, x_BT, memory, ctx) -> (y, memory), for T >= 1 further positions.
+    features
+        (params, x, ctx) -> (features_BTD, extras): what `apply` multiplies by `head`; None: it cannot be told apart.
+    head
+        params -> weight_DV.
     """
 
     spec: Tree
     apply: Callable[[Tree, Tensor, Context], tuple[Tensor, Extras]]
     memory: Callable[..., Tree]
     advance: Callable[[Tree, Tensor, Tree, Context], tuple[Tensor, Tree]]
+    features: Callable[[Tree, Tensor, Context], tuple[Tensor, Extras]] | None = None
+    head: Callable[[Tree], Tensor] | None = None
 
 
 class Transform(NamedTuple):

@@ -1,4 +1,4 @@
-"""Causal self-attention with rotary positions.
+"""Causal self-attention, with rotary positions or without.
 
 Grouped heads after Ainslie et al. 2023, arXiv:2305.13245; normalised queries and keys after Henry et al. 2020,
 arXiv:2010.04245.
@@ -38,6 +38,8 @@ class Attention:
     """Whether queries and keys are turned by their position; without it order is told only by the mask."""
     normed: bool = True
     """Whether queries and keys are normalised (QK norm)."""
+    bias: bool = False
+    """Whether a learned number is added to every feature of the queries, keys, values and the output."""
 
     def build(self, width: int) -> Model:
         """Make the mixer for a stream of `width` features.
@@ -63,10 +65,15 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
         "value": Param((width, shared), scaled(width), ("D", "G")),
         "out": Param((width, width), Constant(), ("H", "D")),
     }
+    if config.bias:
+        spec |= {f"{name}_bias": Param(one.shape[1:], Constant(), one.axes[1:]) for name, one in spec.items()}
 
     def project(params: Tree, x_BTD: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        joined = torch.cat((params["query"], params["key"], params["value"]), -1)  # one product is faster than three
-        q, k, v = torch.split(nn.linear(x_BTD, joined), [width, shared, shared], -1)
+        def join(end: str) -> Tensor:
+            return torch.cat([params[name + end] for name in ("query", "key", "value")], -1)
+
+        joined = nn.linear(x_BTD, join(""), join("_bias") if config.bias else None)  # one product is faster than three
+        q, k, v = torch.split(joined, [width, shared, shared], -1)
         q, k, v = (x.reshape(*x.shape[:-1], -1, each).transpose(-2, -3) for x in (q, k, v))
         if config.normed:
             q, k = nn.rms_norm(q), nn.rms_norm(k)
@@ -78,7 +85,7 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
         return x_BGTE if groups == config.heads else x_BGTE.repeat_interleave(config.heads // groups, -3)
 
     def merge(params: Tree, y_BHTE: Tensor) -> Tensor:
-        return nn.linear(y_BHTE.transpose(-2, -3).flatten(-2), params["out"])
+        return nn.linear(y_BHTE.transpose(-2, -3).flatten(-2), params["out"], params.get("out_bias"))
 
     def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         q, k, v = project(params, x_BTD, torch.arange(x_BTD.shape[1], device=x_BTD.device)[None])

@@ -7,6 +7,7 @@ from craft.nn.attention import attend_pairs as attend_pairs
 from craft.nn.dropout import dropout as dropout
 from craft.nn.embed import embed as embed
 from craft.nn.linear import linear as linear
+from craft.nn.norm import layer_norm as layer_norm
 from craft.nn.norm import rms_norm as rms_norm
 from craft.nn.rotary import rotary as rotary
 from craft.nn.scan import scan as scan

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from craft import param, tree
+from craft import models, param, tree
 from craft.generate import Sampling, decode
 from craft.mixers import Attention, FeedForward, Recurrence
 from craft.models import Sequence
@@ -18,18 +18,20 @@ VOCABULARY = 11
 CONTEXT = 12
 GREEDY = Sampling(temperature=0.0)
 
-FAMILIES = {
+PATTERNS = {
     "attention": (Attention(heads=2), FeedForward()),
     "attention grouped": (Attention(heads=4, groups=2), FeedForward()),
     "attention no rotary": (Attention(heads=2, rotary=False),),
     "recurrent": (Recurrence(), FeedForward()),
     "hybrid": (Recurrence(), Attention(heads=2), FeedForward(activation="swiglu")),
 }
+FAMILIES = {name: Sequence(width=8, depth=2, pattern=pattern) for name, pattern in PATTERNS.items()}
+FAMILIES["learned positions"] = models.gpt2(width=8, depth=2, heads=2, context=CONTEXT)
 families = pytest.mark.parametrize("family", list(FAMILIES))
 
 
 def build(family: str) -> tuple[Model, Tree]:
-    model = Sequence(width=8, depth=2, pattern=FAMILIES[family]).build(VOCABULARY)
+    model = FAMILIES[family].build(VOCABULARY)
     params = param.materialise(model.spec, 0)
     source = torch.Generator().manual_seed(1)
     return model, tree.map(lambda leaf: leaf + 0.7 * torch.randn(leaf.shape, generator=source), params)

@@ -32,11 +32,15 @@ class Row(NamedTuple):
     """Whether a position depends on earlier ones."""
 
 
+def affine(params: Tree, name: str, x: Tensor) -> Tensor:
+    return functional.linear(x, params[name].mT, params.get(f"{name}_bias"))
+
+
 def attention(heads: int, groups: int, rotary: bool = True, normed: bool = True) -> Callable[[Tree, Tensor], Tensor]:
     def apply(params: Tree, x_BTD: Tensor) -> Tensor:
         each = x_BTD.shape[-1] // heads
         q, k, v = (
-            (x_BTD @ params[name]).reshape(*x_BTD.shape[:2], number, each).transpose(1, 2)
+            affine(params, name, x_BTD).reshape(*x_BTD.shape[:2], number, each).transpose(1, 2)
             for name, number in (("query", heads), ("key", groups), ("value", groups))
         )
         if normed:
@@ -48,14 +52,13 @@ def attention(heads: int, groups: int, rotary: bool = True, normed: bool = True)
             q, k = (torch.complex(*x.chunk(2, -1)) * spin for x in (q, k))
             q, k = (torch.cat((x.real, x.imag), -1) for x in (q, k))
         y: Tensor = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        out: Tensor = params["out"]
-        return y.transpose(1, 2).flatten(2) @ out
+        return affine(params, "out", y.transpose(1, 2).flatten(2))
 
     return apply
 
 
 def feedforward(inner: Callable[[Tree, Tensor], Tensor]) -> Callable[[Tree, Tensor], Tensor]:
-    return lambda params, x_BTD: inner(params, x_BTD) @ params["out"]
+    return lambda params, x_BTD: affine(params, "out", inner(params, x_BTD))
 
 
 def recurrence(params: Tree, x_BTD: Tensor) -> Tensor:
@@ -73,6 +76,10 @@ TABLE = {
     "Attention one group": Row(Attention(heads=4, groups=1), attention(4, 1)),
     "Attention no rotary": Row(Attention(heads=2, rotary=False), attention(2, 2, rotary=False)),
     "Attention no norm": Row(Attention(heads=2, normed=False), attention(2, 2, normed=False)),
+    "Attention biased": Row(Attention(heads=4, groups=2, bias=True), attention(4, 2)),
+    "Attention biased, nothing else": Row(
+        Attention(heads=2, rotary=False, normed=False, bias=True), attention(2, 2, rotary=False, normed=False)
+    ),
     "FeedForward gelu": Row(
         FeedForward(activation="gelu"), feedforward(lambda p, x: functional.gelu(x @ p["up"])), backward=False
     ),
@@ -82,6 +89,21 @@ TABLE = {
     "FeedForward swiglu": Row(
         FeedForward(activation="swiglu", expand=1.5),
         feedforward(lambda p, x: (x @ p["up"]) * (x @ p["gate"]) * torch.sigmoid(x @ p["gate"])),
+        backward=False,
+    ),
+    "FeedForward gelu_tanh": Row(
+        FeedForward(activation="gelu_tanh"),
+        feedforward(lambda p, x: functional.gelu(x @ p["up"], approximate="tanh")),
+        backward=False,
+    ),
+    "FeedForward gelu_tanh biased": Row(
+        FeedForward(activation="gelu_tanh", bias=True),
+        feedforward(lambda p, x: functional.gelu(affine(p, "up", x), approximate="tanh")),
+        backward=False,
+    ),
+    "FeedForward swiglu biased": Row(
+        FeedForward(activation="swiglu", bias=True),
+        feedforward(lambda p, x: affine(p, "up", x) * functional.silu(affine(p, "gate", x))),
         backward=False,
     ),
     "Recurrence": Row(Recurrence(), recurrence),
@@ -385,6 +407,20 @@ def test_widths_inside() -> None:
     assert FeedForward(expand=0.01).build(8).spec["up"].shape == (8, 1)
     assert Recurrence(expand=0.01).build(8).spec["gate"].shape == (8, 1)
     assert Attention(heads=4, groups=2).build(8).spec["key"].shape == (8, 4)
+
+
+def test_biases_are_there_when_they_are_asked_for() -> None:
+    assert not [name for name in Attention().build(8).spec | FeedForward().build(8).spec if "bias" in name]
+    spec = Attention(heads=4, groups=2, bias=True).build(8).spec
+    biases = {name: one for name, one in spec.items() if name.endswith("_bias")}
+    assert {name: one.shape for name, one in biases.items()} == {
+        "query_bias": (8,), "key_bias": (4,), "value_bias": (4,), "out_bias": (8,)
+    }  # fmt: skip
+    assert {name: one.axes for name, one in biases.items()} == {
+        "query_bias": ("H",), "key_bias": ("G",), "value_bias": ("G",), "out_bias": ("D",)
+    }  # fmt: skip
+    swiglu = FeedForward(activation="swiglu", expand=2.0, bias=True).build(8).spec
+    assert [swiglu[f"{name}_bias"].shape for name in ("up", "gate", "out")] == [(16,), (16,), (8,)]
 
 
 @pytest.mark.parametrize(

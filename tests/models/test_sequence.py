@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from craft import losses, models, param, policy, rng, tree
+from craft import grad, losses, models, optim, param, policy, rng, tree
 from craft.mixers import Attention, FeedForward, Recurrence
 from craft.models import Sequence
 from craft.types import Batch, Context, Extras, Model, Tensor, Tree
 
 TIME = 7
+DEFAULT_SQUARES = 12819.755059525392
+"""Sum of the squares of the default model's first numbers, with seed 0."""
 CAPACITY = 12
 K = 3
 
@@ -35,6 +37,11 @@ TABLE = {
     "recurrent": Row(Sequence(width=8, depth=1, pattern=(Recurrence(), FeedForward(activation="gelu")))),
     "recurrent tied, many tokens": Row(Sequence(width=4, depth=1, pattern=(Recurrence(),), tied=True), vocabulary=600),
     "hybrid": Row(Sequence(width=8, depth=1, pattern=(Recurrence(), Attention(heads=2), FeedForward(activation="swiglu")))),
+    "learned positions": Row(
+        Sequence(width=8, depth=1, pattern=(Attention(heads=2, rotary=False), FeedForward()), positions=CAPACITY)
+    ),
+    "layer norm": Row(Sequence(width=8, depth=1, pattern=(Recurrence(), FeedForward()), norm="layer")),
+    "everything of GPT-2": Row(models.gpt2(width=8, depth=1, heads=2, context=CAPACITY), vocabulary=600),
     "hybrid tied": Row(Sequence(width=8, depth=1, pattern=(Attention(heads=2), Recurrence(), Attention(heads=4)), tied=True)),
 }
 """Every row: a family; tied or not, with a small vocabulary (a product) or a large one (rows looked up)."""
@@ -103,10 +110,14 @@ def test_values_equal_the_blocks_written_out(row: Row) -> None:
     model, params, ids_BT = build(row)
     parts = [mixer.build(row.config.width) for mixer in row.config.pattern]
 
-    def norm(x: Tensor, scale: Tensor) -> Tensor:
-        return functional.rms_norm(x, scale.shape, scale, eps=1e-6)
+    def norm(x: Tensor, params: Tree) -> Tensor:
+        if row.config.norm == "layer":
+            return functional.layer_norm(x, x.shape[-1:], params["scale"], params["bias"], 1e-5)
+        return functional.rms_norm(x, x.shape[-1:], params, eps=1e-6)
 
     x = params["embed"][ids_BT]
+    if row.config.positions:
+        x = x + params["position_embed"][torch.arange(TIME)]
     for block in params["blocks"]:
         names = list(model.spec["blocks"][0])
         for name, part in zip(names, parts, strict=True):
@@ -199,6 +210,47 @@ def test_a_new_model_is_undecided_if_its_head_is_its_own(row: Row) -> None:
 
 
 @rows
+def test_features_times_head_are_the_logits(row: Row) -> None:
+    model, params, ids_BT = build(row)
+    assert model.features is not None
+    assert model.head is not None
+    features_BTD, extras = model.features(params, ids_BT, Context())
+    logits_BTV, expected = model.apply(params, ids_BT, Context())
+    close(features_BTD @ model.head(params), logits_BTV, 1e-12)
+    assert extras == expected == {}
+
+
+@rows
+def test_rematerialised_gradients_are_the_same(row: Row) -> None:
+    value, params = objective(row, Context(key=rng.key(0)))
+    plain = torch.func.grad(value)(params)
+    with policy.using(wrap=grad.remat):
+        close(torch.func.grad(value)(params), plain, 1e-10)
+
+
+@rows
+def test_a_compiled_advance_equals_eager(row: Row) -> None:
+    model, params, ids_BT = build(row)
+    memory = model.advance(params, ids_BT[:, :4], model.memory(2, CAPACITY, torch.float64), Context())[1]
+    compiled = torch.compile(model.advance, fullgraph=True, backend="aot_eager")
+    close(compiled(params, ids_BT[:, 4:6], memory, Context()), model.advance(params, ids_BT[:, 4:6], memory, Context()), 1e-11)
+
+
+@rows
+def test_every_row_of_a_memory_has_its_own_position(row: Row) -> None:
+    model, params, ids_BT = build(row)
+    memories = []
+    for sample, seen in ((0, 2), (1, 4)):
+        memory = model.memory(1, CAPACITY, torch.float64)
+        memories.append(model.advance(params, ids_BT[sample : sample + 1, :seen], memory, Context())[1])
+    joined = tree.map(lambda *parts: torch.cat(parts), *memories)
+    grown, after = model.advance(params, torch.stack((ids_BT[0, 2:5], ids_BT[1, 4:7])), joined, Context())
+    whole = model.apply(params, ids_BT, Context())[0]
+    close(grown, torch.stack((whole[0, 2:5], whole[1, 4:7])), 1e-11)
+    assert after.position_B.tolist() == [5, 7]
+
+
+@rows
 def test_a_pack_equals_its_members_alone(row: Row) -> None:
     value, _ = objective(row)
     members = [random_params(row.config.build(row.vocabulary).spec, seed=seed) for seed in range(K)]
@@ -222,6 +274,39 @@ def test_compiled_equals_eager(name: str) -> None:
     value, params = objective(TABLE[name], Context(key=rng.key(0)))
     slope = torch.func.grad_and_value(value)
     close(torch.compile(slope, fullgraph=True, backend="aot_eager")(params), slope(params), 1e-10)
+
+
+# learned positions
+
+
+def test_a_sequence_without_a_position_is_refused() -> None:
+    row = TABLE["learned positions"]
+    model, params, _ = build(row)
+    model.apply(params, ids(row, time=CAPACITY), Context())
+    model.memory(2, CAPACITY, torch.float32)
+    message = f"got a sequence of {CAPACITY + 1} tokens for a model with {CAPACITY} learned positions"
+    with pytest.raises(ValueError, match=message):
+        model.apply(params, ids(row, time=CAPACITY + 1), Context())
+    with pytest.raises(ValueError, match=message):
+        model.memory(2, CAPACITY + 1, torch.float32)
+
+
+def test_beyond_the_last_position_nothing_is_read() -> None:
+    """A recurrence has room without end, so that only the table can refuse."""
+    model = Sequence(width=8, depth=1, pattern=(Recurrence(),), positions=TIME).build(11)
+    params = random_params(model.spec)
+    _, memory = model.advance(params, ids(TABLE["recurrent"]), model.memory(2, TIME, torch.float64), Context())
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
+        model.advance(params, ids(TABLE["recurrent"], time=1), memory, Context())
+
+
+def test_positions_tell_the_order_where_nothing_else_does() -> None:
+    row = TABLE["learned positions"]
+    model, params, _ = build(row)
+    same = torch.full((1, TIME), 3)
+    assert not torch.isclose(*model.apply(params, same, Context())[0][0, [1, 4]]).all()
+    without = attrs.evolve(row.config, positions=0).build(row.vocabulary)
+    torch.testing.assert_close(*without.apply(params, same, Context())[0][0, [1, 4]])
 
 
 # dropout
@@ -332,7 +417,50 @@ def test_the_operations_of_a_small_model_by_hand() -> None:
     assert recurrent.flops(recurrent.build(11).spec, 16) == recurrent.flops(recurrent.build(11).spec, 32)
 
 
-@pytest.mark.parametrize("change", [{"width": 0}, {"depth": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
+def test_the_default_model_has_the_leaves_that_it_always_had() -> None:
+    spec = Sequence(width=8, depth=2).build(11).spec
+    names = {path.split(".", 2)[-1] for path in tree.paths(spec) if path.startswith("blocks.")}
+    assert names == {
+        "attention.key", "attention.norm", "attention.out", "attention.query", "attention.value",
+        "feedforward.norm", "feedforward.out", "feedforward.up",
+    }  # fmt: skip
+    assert {path for path in tree.paths(spec) if not path.startswith("blocks.")} == {"embed", "head", "norm"}
+    total = sum(float(leaf.double().square().sum()) for leaf in tree.leaves(param.materialise(Sequence().build(65).spec, 0)))
+    assert total == pytest.approx(DEFAULT_SQUARES, rel=1e-12)
+
+
+def test_one_spread_for_every_matrix_and_less_for_what_is_added() -> None:
+    config = Sequence(width=64, depth=3, pattern=(Attention(), FeedForward(bias=True)), positions=50, norm="layer", std=0.02)
+    spec = config.build(101).spec
+    for path, leaf in tree.named(param.materialise(spec, 0)).items():
+        if leaf.ndim == 1:
+            assert bool((leaf == (1.0 if path.endswith("scale") else 0.0)).all()), path
+        else:
+            expected = 0.02 / 6**0.5 if path.endswith(".out") else 0.02
+            assert float(leaf.std()) == pytest.approx(expected, rel=0.05), path
+    assert config.flops(spec, 16) == attrs.evolve(config, std=0.0).flops(spec, 16)
+
+
+def test_learned_positions_are_looked_up_and_cost_nothing() -> None:
+    for tied in (False, True):
+        config = Sequence(width=8, depth=1, tied=tied)
+        more = attrs.evolve(config, positions=100)
+        assert more.flops(more.build(11).spec, 16) == config.flops(config.build(11).spec, 16)
+
+
+def test_muon_leaves_learned_positions_to_adam() -> None:
+    """They are rows that are looked up, as the embedding's are."""
+    spec = TABLE["everything of GPT-2"].config.build(600).spec
+    state = optim.Muon().build(spec, 0.1).init(param.materialise(spec, 0))
+    matrices = {path for path in tree.paths(state) if "matrix" in path}
+    assert matrices
+    assert not [path for path in matrices if "embed" in path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"positions": -1}, {"std": -0.1}, {"norm": "batch"}, {"width": 0}, {"depth": 0}, {"dropout": 1.0}, {"dropout": -0.1}],
+)
 def test_numbers_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Sequence(**change)
