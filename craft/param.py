@@ -27,6 +27,7 @@ __all__ = [
     "materialise",
     "rates",
     "scaled",
+    "stack",
 ]
 
 
@@ -96,6 +97,13 @@ class Param:
     """A shape letter for each axis, for placing and importing weights."""
     rate: float = 1.0
     """Multiplier of the learning rate."""
+    layers: int = 0
+    """Number of layers along the first axis, each initialised by itself; 0: no such axis."""
+
+    @property
+    def rank(self) -> int:
+        """Number of axes within one layer: 2 for a matrix."""
+        return len(self.shape) - (self.layers > 0)
 
     def __attrs_post_init__(self) -> None:
         if len(self.axes) != len(self.shape):
@@ -107,16 +115,41 @@ def scaled(fan_in: int, gain: float = 1.0) -> Normal:
     return Normal(gain / math.sqrt(fan_in))
 
 
+def stack(spec: Tree, layers: int) -> Tree:
+    """Repeat a spec over layers: every leaf gets a first axis L of their number.
+
+    One leaf a kind of weight, not one a layer: optimisers, checkpoints and packs handle as many leaves at any depth.
+
+    Raises
+    ------
+    ValueError
+        If `layers` is not positive, or a leaf is stacked already.
+    """
+    if layers < 1:
+        raise ValueError(f"got {layers} layers; expected at least 1")
+
+    def repeat(one: Param) -> Param:
+        if one.layers:
+            raise ValueError(f"got a leaf that is stacked over {one.layers} layers already; stack a spec once")
+        return attrs.evolve(one, shape=(layers, *one.shape), axes=("L", *one.axes), layers=layers)
+
+    return tree.map(repeat, spec)
+
+
 def materialise(spec: Tree, seed: int) -> Tree:
     """Make the tensors, on the CPU in float32.
 
-    Each leaf has a generator of its own, seeded by (seed, path): a leaf that is added or removed changes no other.
+    Each leaf, and each layer of a stacked one, has a generator of its own, seeded by (seed, path): a leaf or a layer that
+    is added or removed changes no other.
     """
     values, structure = tree.flatten(spec)
     made = []
     for path, param in zip(tree.paths(spec), values, strict=True):
-        generator = torch.Generator().manual_seed(rng.name_seed(seed, path))
-        made.append(param.init(torch.empty(param.shape), generator))
+        value = torch.empty(param.shape)
+        parts = {f"{path}.{i}": value[i] for i in range(param.layers)} if param.layers else {path: value}
+        for name, part in parts.items():
+            param.init(part, torch.Generator().manual_seed(rng.name_seed(seed, name)))
+        made.append(value)
     return tree.unflatten(structure, made)
 
 
@@ -138,5 +171,5 @@ def rates(spec: Tree) -> Tree:
 
 
 def decayed(spec: Tree) -> Tree:
-    """Return the tree of booleans that says which parameters decay: those with two axes or more."""
-    return tree.map(lambda param: len(param.shape) > 1, spec)
+    """Return the tree of booleans that says which parameters decay: those with two axes or more in a layer."""
+    return tree.map(lambda param: param.rank > 1, spec)

@@ -217,10 +217,8 @@ class _Loop:
         if self.step >= task.steps:
             self.sinks.message(f"complete: all {task.steps} steps are done")
             return ""
-        if self.engine.mode != "none":
-            self.sinks.status(f"compiling ({self.engine.mode}): up to a minute the first time")
         batch = self.engine.send(task.data.batch(self.step))
-        program = self.engine.step(task, self.state, batch)
+        program = self.engine.step(task, self.state, batch, self.sinks.status)
         self.clock = _Clock(self.step * task.data.tokens)
         self.since_save = time.monotonic()
         while True:

@@ -151,7 +151,8 @@ def unstack(tree: Tree) -> list[Tree]:
     values, structure = flatten(tree)
     if not values:
         raise ValueError("got a tree without leaves; its leading axis is unknown")
-    return [unflatten(structure, [leaf[i] for leaf in values]) for i in range(values[0].shape[0])]
+    # not leaf[i]: the derivative of `unbind` stacks the parts, that of an index adds up as many arrays of zeros
+    return [unflatten(structure, parts) for parts in zip(*(torch.unbind(leaf) for leaf in values), strict=True)]
 
 
 def size(tree: Tree) -> int:

@@ -7,8 +7,9 @@ B     batch: samples of one step                  F     inner width of a feed-fo
 T     time: positions of one sequence             V     vocabulary: number of different tokens
 D     width of the residual stream                S     slots: capacity of a memory
 H     query heads                                 K     pack: stacked trials
-G     key/value heads                             N     any other count
-E     width of one head                           C, P  chunks and pairs of chunks (attention)
+G     key/value heads                             L     layers: repetitions of a model's block
+E     width of one head                           N     any other count
+C, P  chunks and pairs of chunks (attention)
 ====  ==========================================  ====  =========================================
 
 A digit is an axis of that size (`key_B2`). Letters that are not here are declared in the docstring of their file.

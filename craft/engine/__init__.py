@@ -5,5 +5,6 @@ from craft.engine.allocator import peak_megabytes as peak_megabytes
 from craft.engine.core import Engine as Engine
 from craft.engine.core import start as start
 from craft.engine.device import resolve_device as resolve_device
+from craft.engine.program import Program as Program
 from craft.engine.program import compile_function as compile_function
 from craft.engine.program import compile_step as compile_step

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
 import torch
 
 from craft import policy, tree
-from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
 from craft.engine.device import compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
-from craft.engine.program import cache_compiled, compile_step
-from craft.errors import UsageError
+from craft.engine.program import compile_step
 from craft.run import Run
 from craft.step import Task
 from craft.types import Metrics, Tree
@@ -58,7 +55,9 @@ class Engine:
         """Move a batch to the device."""
         return batch if self.device.type == "cpu" else tree.to(batch, self.device)
 
-    def step(self, task: Task, state: Tree, batch: Tree) -> Callable[[Tree, Tree], tuple[Tree, Metrics]]:
+    def step(
+        self, task: Task, state: Tree, batch: Tree, say: Callable[[str], None] | None = None
+    ) -> Callable[[Tree, Tree], tuple[Tree, Metrics]]:
         """Make the program of a task's step.
 
         Parameters
@@ -67,19 +66,20 @@ class Engine:
             Whose step.
         state, batch
             Examples on the device.
+        say
+            Told what is being done while a program is compiled.
 
         Returns
         -------
         (state, batch) -> (state, metrics). It owns the state it is given: go on with the one it returns.
         """
-        if self.mode == "step":
+        if self.mode != "none":
             with self._policy():
-                program = compile_step(task.step, state, batch)
+                program = compile_step(task.step, state, batch, blocks=self.mode == "block", say=say)
             return lambda state, batch: (state, program(state, batch))
-        wrap = _by_region() if self.mode == "block" else None
 
         def run(state: Tree, batch: Tree) -> tuple[Tree, Metrics]:
-            with torch.no_grad(), self._policy(tape=True, wrap=wrap):
+            with torch.no_grad(), self._policy(tape=True):
                 return task.step(state, batch)
 
         return run
@@ -95,17 +95,6 @@ class Engine:
 
     def _policy(self, **changes: Any) -> policy.using:
         return policy.using(compute=self.compute, **changes)
-
-
-def _by_region() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    made: dict[Callable[..., Any], Callable[..., Any]] = {}
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        if function not in made:
-            made[function] = torch.compile(function, fullgraph=True, dynamic=False)
-        return made[function]
-
-    return wrap
 
 
 def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> Engine:
@@ -127,8 +116,6 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     """
     device = resolve_device(run.device)
     keep_memory()
-    with suppress(UsageError):  # no place of our own: torch finds one
-        cache_compiled(cache_directory("compiled"))
     used = set_threads(run.threads or threads)
     compute = compute_type(run.precision, device)
     mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)

@@ -99,7 +99,7 @@ def _spec(config: Sequence, vocabulary: int, parts: dict[str, Model]) -> Tree:
     table = Normal(config.width**-0.5 if config.tied else 1.0)
     spec = {
         "embed": Param((vocabulary, config.width), table, ("V", "D")),
-        "blocks": [{name: {"norm": norm, **part.spec} for name, part in parts.items()}] * config.depth,
+        "blocks": param.stack({name: {"norm": norm, **part.spec} for name, part in parts.items()}, config.depth),
         "norm": norm,
     }
     if config.positions:
@@ -114,7 +114,7 @@ def _even(spec: Tree, std: float, added: int) -> Tree:
 
     def init(path: str, one: Param) -> Param:
         spread = std / math.sqrt(added) if path.startswith("blocks.") and path.endswith(".out") else std
-        return attrs.evolve(one, init=Normal(spread)) if len(one.shape) > 1 else one
+        return attrs.evolve(one, init=Normal(spread)) if one.rank > 1 else one
 
     return tree.unflatten(tree.flatten(spec)[1], [init(path, one) for path, one in tree.named(spec).items()])
 
@@ -149,7 +149,7 @@ def _build(config: Sequence, spec: Tree, parts: dict[str, Model], rate: Any) -> 
     def features(params: Tree, ids_BT: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         fits(ids_BT.shape[1])
         x_BTD, extras = stream(params, ids_BT, slice(ids_BT.shape[1])), {}
-        for depth, part in enumerate(params["blocks"]):
+        for depth, part in enumerate(tree.unstack(params["blocks"])):
             inner = ctx if ctx.key is None or not config.dropout else ctx._replace(key=rng.fold_in(ctx.key, depth))
             x_BTD, more = piece(part, x_BTD, inner)
             extras.update({f"blocks.{depth}.{key}": value for key, value in more.items()})
@@ -177,7 +177,7 @@ def _build(config: Sequence, spec: Tree, parts: dict[str, Model], rate: Any) -> 
     def advance(params: Tree, ids_BT: Tensor, memory: Memory, ctx: Context) -> tuple[Tensor, Memory]:
         position_BT = memory.position_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
         x_BTD, after = stream(params, ids_BT, position_BT), []
-        for part_params, part_memory in zip(params["blocks"], memory.blocks, strict=True):
+        for part_params, part_memory in zip(tree.unstack(params["blocks"]), memory.blocks, strict=True):
             kept = {}
             for name, part in parts.items():
                 inner = norm(x_BTD, part_params[name]["norm"])

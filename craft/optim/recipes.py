@@ -258,7 +258,7 @@ class Muon:
     def _labels(self, spec: Tree) -> list[str]:
         apart = re.compile(self.apart) if self.apart else None
         labels = [
-            "matrix" if len(leaf.shape) == 2 and not (apart and apart.search(path)) else "rest"
+            "matrix" if leaf.rank == 2 and not (apart and apart.search(path)) else "rest"
             for path, leaf in tree.named(spec).items()
         ]
         if "matrix" not in labels:
