@@ -30,6 +30,8 @@ class Policy(NamedTuple):
         What `region` does to a function: compile or rematerialise it; None leaves it as it is.
     rematerialise
         Whether a region's activations are computed again in the backward pass instead of kept.
+    profile
+        Whether compiled kernels tell torch's profiler their names.
     """
 
     compute: torch.dtype = torch.float32
@@ -37,6 +39,7 @@ class Policy(NamedTuple):
     tape: bool = False
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
     rematerialise: bool = False
+    profile: bool = False
 
 
 class _Current:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ import torch
 from torch import fx
 
 from craft.types import Tensor
+
+_TWICE, _CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 
 __all__ = ["Source", "decompositions", "to_cpp", "to_program"]
 
@@ -34,14 +37,52 @@ def decompositions() -> dict[Any, Any]:
     """Return how larger operations are put in terms of smaller ones."""
     from torch._inductor.decomposition import select_decomp_table
 
-    return dict(select_decomp_table())
+    aten, table = torch.ops.aten, dict(select_decomp_table())
+    return table | {
+        aten.gelu.default: _gelu(table[aten.gelu.default]),
+        aten.gelu_backward.default: _gelu_back(table),
+        aten.lerp.Tensor: _lerp,
+        aten.lerp.Scalar: _lerp,
+    }
 
 
-def to_cpp(graph: fx.GraphModule) -> Source:
+def _lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """Blend in three operations instead of ten: exact at weight 1 within rounding only, which running means never need."""
+    return start + weight * (end - start)
+
+
+def _gelu(exact: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Put GELU by tanh in terms of a sigmoid, which is the same function and takes a third of the time."""
+
+    def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+        if approximate != "tanh":
+            return exact(x, approximate=approximate)
+        wide = x if x.dtype == torch.float64 else x.float()
+        return (wide * torch.sigmoid(_TWICE * (wide + _CUBIC * wide * wide * wide))).to(x.dtype)
+
+    return gelu
+
+
+def _gelu_back(table: dict[Any, Any]) -> Callable[..., Tensor]:
+    exact = table[torch.ops.aten.gelu_backward.default]
+
+    def gelu_backward(grad: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
+        if approximate != "tanh":
+            return exact(grad, x, approximate=approximate)
+        wide = x if x.dtype == torch.float64 else x.float()
+        square = wide * wide
+        share = torch.sigmoid(_TWICE * (wide + _CUBIC * wide * square))
+        slope = share + wide * share * (1 - share) * (_TWICE * (1 + 3 * _CUBIC * square))
+        return (grad.to(wide.dtype) * slope).to(x.dtype)
+
+    return gelu_backward
+
+
+def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
     """Write a graph as C++, kernels and the calls between them.
 
     The graph has only operations that `decompositions` leaves, its placeholders carry tensors without content, and what it
-    writes into its inputs it writes by `copy_` at its end.
+    writes into its inputs it writes by `copy_` at its end. With `profile` every kernel tells torch's profiler its name.
     """
     from torch._guards import CompileContext, compile_context
     from torch._inductor import compile_fx
@@ -49,7 +90,10 @@ def to_cpp(graph: fx.GraphModule) -> Source:
     from torch._inductor.virtualized import V
 
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    settings = {"cpp_wrapper": True, "fx_graph_cache": False, "cpp.vec_isa_ok": True}
+    for node in graph.graph.nodes:
+        if node.op == "call_function":
+            node.meta.setdefault("original_aten", node.target)  # kernels are named by what they are fused of
+    settings = {"cpp_wrapper": True, "fx_graph_cache": False, "cpp.vec_isa_ok": True, "cpp.enable_kernel_profile": profile, "cpp.descriptive_names": "original_aten"}
     mode = next((example.fake_mode for example in examples if hasattr(example, "fake_mode")), None)
     with (
         torch.no_grad(),
@@ -63,6 +107,8 @@ def to_cpp(graph: fx.GraphModule) -> Source:
         compile_fx.compile_fx_inner(graph, examples, cpp_wrapper=True, is_inference=True)
     code = caught["main_code"].replace("#include <torch/csrc/inductor/cpp_wrapper/cpu.h>", "")
     code = code.replace("py::gil_scoped_release_simple release;", "").replace("py::gil_scoped_release release;", "")
+    # three times as fast as the library's exponential, and within 20 units in the last place: rounding of the sums is larger
+    code = code.replace(".exp()", ".exp_u20()")
     return Source(code + (caught.get("kernel_code") or ""), caught["num_outputs"])
 
 
