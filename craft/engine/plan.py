@@ -166,8 +166,13 @@ class _Planner:
         self.numbers: dict[Any, int] = {node: i for i, node in enumerate(self.inputs)}
         self.views: list[View] = []
         self.viewed: set[fx.Node] = set(self.inputs)
+        self.buffers: dict[fx.Node, list[fx.Node]] = {}
+        """Buffers, with the calls that write their slices in order."""
+        self.slices: dict[fx.Node, dict[int, tuple[fx.Node, int]]] = {}
+        """For each call, which of its outputs goes into which slice of which buffer."""
 
     def make(self) -> tuple[Plan, dict[str, fx.GraphModule]]:
+        self._gather()
         self._find_views()
         place = self._places()
         pieces: dict[str, fx.GraphModule] = {}
@@ -179,7 +184,7 @@ class _Planner:
                 name = f"{self.prefix}{len(pieces)}"
                 done.append(self._piece(name, members, wanted, pieces))
             if stage < len(self.calls):
-                done.append(self._region(self.calls[stage]))
+                done += self._region(self.calls[stage])
         outputs = [self.numbers[node] for node in wanted]
         calls = _dropping(done, outputs, len(self.inputs) + len(self.views))
         return Plan(len(self.inputs), len(self.numbers), self.views, calls, outputs), pieces
@@ -212,7 +217,8 @@ class _Planner:
         own = [
             node
             for node in self.graph.graph.nodes
-            if node.op in ("call_function", "get_attr") and node not in self.viewed and node not in at and not _of_call(node)
+            if node.op in ("call_function", "get_attr") and node not in self.viewed and node not in at
+            if not _of_call(node) and node not in self.buffers
         ]
         first: dict[fx.Node, int] = {}
         for node in own:
@@ -229,6 +235,8 @@ class _Planner:
     def _ready(self, source: fx.Node, at: dict[fx.Node, int], first: dict[fx.Node, int]) -> int:
         if source in self.viewed:
             return 0
+        if source in self.buffers:
+            return max(at[call] for call in self.buffers[source]) + 1
         if _of_call(source):
             return at[source.args[0]] + 1  # type: ignore[index]
         return first[source]
@@ -253,12 +261,84 @@ class _Planner:
         pieces[name] = _extract(self.graph, members, taken, made)
         return Call(name, [self._number(node) for node in taken], [self._number(node) for node in made], [])
 
-    def _region(self, node: fx.Node) -> Call:
+    def _region(self, node: fx.Node) -> list[Call | Empty | View]:
+        """Call a region; before it, make the buffers that it is the first to write into, and look at its slices."""
         name, arguments = node.args
-        count = len(region.outputs(name))  # type: ignore[arg-type]
+        before: list[Call | Empty | View] = []
+        numbers = [self._number(source) for source in arguments]  # type: ignore[union-attr]
+        written = self.slices.get(node, {})
+        for index in sorted(written):
+            buffer, place = written[index]
+            if buffer not in self.numbers:
+                value = buffer.meta["val"]
+                dtype = str(value.dtype).removeprefix("torch.")
+                before.append(Empty(list(value.shape), dtype, str(value.device), self._number(buffer)))
+            before.append(View(self.numbers[buffer], "select", [0, place], self._number((buffer, place))))
+            numbers.append(self.numbers[buffer, place])
         users = {user.args[1]: user for user in node.users}
-        results = [self._number(users.get(i, (node, i))) for i in range(count)]  # what nobody takes has a number too
-        return Call(name, [self._number(source) for source in arguments], results, [])  # type: ignore[arg-type, union-attr]
+        count = len(region.outputs(name)) + len(written)  # type: ignore[arg-type]
+        # what nobody takes has a number too
+        results = [self._number(users.get(i, (node, i))) for i in range(count) if i not in written]
+        return [*before, Call(name, numbers, results, [])]  # type: ignore[arg-type]
+
+    def _gather(self) -> None:
+        """Let regions write what is only stacked afterwards into the stack itself."""
+        found: dict[tuple[Any, int], list[tuple[fx.Node, list[fx.Node]]]] = {}
+        for node in self.graph.graph.nodes:
+            parts = _stacked(node)
+            if parts:
+                key = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
+                found.setdefault(key, []).append((node, parts))
+        chosen: dict[str, list[int]] = {}
+        for (name, index), stacks in found.items():
+            writers = [part.args[0] for _, parts in stacks for part in parts]
+            calls = [call for call in self.calls if call.args[0] == name]
+            if len(set(writers)) == len(writers) == len(calls):
+                chosen.setdefault(name, []).append(index)
+                for node, parts in stacks:
+                    self._buffer(node, parts, index)
+        for name, indices in chosen.items():
+            region.write_into(name, sorted(indices))
+        self.graph.graph.eliminate_dead_code()
+
+    def _buffer(self, node: fx.Node, parts: list[fx.Node], index: int) -> None:
+        value, part = node.meta["val"], parts[0].meta["val"]
+        with self.graph.graph.inserting_before(node):
+            buffer = self.graph.graph.call_function(_made, (node.name,))
+            buffer.meta["val"] = value.to(part.dtype)
+            whole = buffer
+            if value.dtype != part.dtype:
+                whole = self.graph.graph.call_function(torch.ops.prims.convert_element_type.default, (buffer, value.dtype))
+                whole.meta["val"] = value
+        node.replace_all_uses_with(whole)
+        self.buffers[buffer] = [source.args[0] for source in parts]  # type: ignore[misc]
+        for place, source in enumerate(parts):
+            self.slices.setdefault(source.args[0], {})[index] = (buffer, place)  # type: ignore[arg-type]
+
+
+def _made(name: str) -> Tensor:
+    """Stand in a graph for a buffer that is made outside it."""
+    raise AssertionError(name)
+
+
+def _stacked(node: fx.Node) -> list[fx.Node]:
+    """Return the results of calls that a node stacks along a new first axis, if that is all that is done with them."""
+    if node.target is not torch.ops.aten.cat.default or (len(node.args) > 1 and node.args[1] != 0):
+        return []
+    sources = []
+    for part in node.args[0]:  # type: ignore[union-attr]
+        chain = [part]
+        if part.target is not torch.ops.aten.unsqueeze.default or part.args[1] != 0:
+            return []
+        source = part.args[0]
+        if source.target is torch.ops.prims.convert_element_type.default:
+            chain.append(source)
+            source = source.args[0]
+        if not _of_call(source) or any(len(link.users) > 1 for link in (*chain, source)):
+            return []
+        sources.append(source)
+    same = {(source.args[0].args[0], source.args[1]) for source in sources}
+    return sources if len(same) == 1 else []
 
 
 def _of_call(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from torch import fx
 from craft import policy, tree
 from craft.types import Tensor, Tree
 
-__all__ = ["Region", "Regions", "call"]
+__all__ = ["Region", "Regions", "call", "outputs", "write_into"]
 
 _LIBRARY = torch.library.Library("craft", "FRAGMENT")
 _LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")
@@ -40,6 +40,24 @@ def returned(graph: fx.GraphModule) -> list[fx.Node]:
     """Return the nodes that a graph returns."""
     (output,) = graph.graph.find_nodes(op="output")
     return list(output.args[0])
+
+
+def write_into(name: str, indices: Sequence[int]) -> None:
+    """Let a graph write some of what it returns into further arguments instead, in their order."""
+    graph = _TRACED[name].graph
+    outs = returned(_TRACED[name])
+    (output,) = graph.find_nodes(op="output")
+    places = []
+    for index in indices:
+        last = graph.find_nodes(op="placeholder")[-1]
+        with graph.inserting_after(last):
+            places.append(graph.placeholder(f"into_{index}"))
+        places[-1].meta["val"] = outs[index].meta["val"]
+    with graph.inserting_before(output):
+        for place, index in zip(places, indices, strict=True):
+            graph.call_function(torch.ops.aten.copy_.default, (place, outs[index])).meta["val"] = place.meta["val"]
+    output.args = ([node for i, node in enumerate(outs) if i not in indices],)
+    _TRACED[name].recompile()
 
 
 call = torch.ops.craft.call.default
