@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
 import torch
 
 from craft import policy, tree
+from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
 from craft.engine.device import compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
-from craft.engine.program import compile_step
+from craft.engine.program import cache_compiled, compile_step
+from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
 from craft.types import Metrics, Tree
@@ -116,6 +119,8 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     """
     device = resolve_device(run.device)
     keep_memory()
+    with suppress(UsageError):  # no place of our own: torch finds one
+        cache_compiled(cache_directory("compiled"))
     used = set_threads(run.threads or threads)
     compute = compute_type(run.precision, device)
     mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)

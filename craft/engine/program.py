@@ -11,6 +11,7 @@ import gc
 import os
 import platform
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -29,7 +30,10 @@ from craft.engine.region import Regions
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
-__all__ = ["Program", "compile_function", "compile_step", "compiler_missing"]
+__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing"]
+
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Program:
@@ -60,6 +64,22 @@ def compiler_missing(device: torch.device) -> str:
         return ""
     kind = "C++ compiler" if device.type == "cpu" else "compiler"
     return f"no {kind} was found ({', '.join(names)})"
+
+
+def cache_compiled(directory: Path) -> None:
+    """Let torch keep what it compiles in `directory`, readable by this user alone.
+
+    `TORCHINDUCTOR_CACHE_DIR` wins; a directory that cannot be written leaves torch's own choice.
+    """
+    if _CACHE in os.environ:
+        return
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError:
+        return
+    os.environ[_CACHE] = str(directory)
 
 
 def compile_step(update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None) -> Program:
@@ -245,7 +265,8 @@ def _surroundings() -> tuple[str, ...]:
     """Return what else a program depends on: versions, the processor, Craft's own source, settings of the compiler."""
     source = Path(__file__).parent.parent
     files = [path.read_bytes() for path in sorted(source.rglob("*.py"))]
-    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(("TORCHINDUCTOR_", "AOT_")))
+    kinds = ("TORCHINDUCTOR_", "AOT_INDUCTOR_")
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(kinds) and name != _CACHE)
     return (torch.__version__, platform.python_version(), _processor(), fingerprint(files), *settings, os.environ.get("CXX", ""))
 
 
