@@ -296,6 +296,18 @@ def test_the_loss_of_a_model_is_that_of_its_logits(
         close(losses.next_token(model)(params, BATCH, ctx)[0], whole[1]["loss"])
 
 
+def test_the_loss_of_a_model_with_parts_never_asks_for_its_logits() -> None:
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("all logits were asked for")
+
+    model = MODELS["tied"].build(2000)
+    params = param.materialise(model.spec, 0)
+    expected = losses.next_token(model)(params, BATCH, Context())
+    close(losses.next_token(model._replace(apply=refuse))(params, BATCH, Context()), expected, 0.0)
+    with pytest.raises(AssertionError, match="all logits"):
+        losses.next_token(model._replace(apply=refuse, head=None))(params, BATCH, Context())
+
+
 # memory
 
 PEAK = """
