@@ -30,9 +30,10 @@ def sharpness(grad_fn: GradFn, radius: Value = 0.05) -> GradFn:
         grads, here = grad_fn(params, batch, ctx)
         refuse_judged(here, "sharpness")
         length = tree.norm(grads)
+        if ctx.scaling:  # an overflow has no direction: stay here, and let the second gradient tell of it
+            known = torch.isfinite(length)
+            grads, length = tree.map(lambda x: torch.where(known, x, 0.0), (grads, length))
         size = resolve(radius, ctx) / length.clamp(min=1e-12)
-        if ctx.scaling:  # no direction leads out of an overflow: stay, and let the second gradient tell of it
-            grads = tree.map(lambda g: torch.where(torch.isfinite(length), g, 0.0), grads)
         worst, metrics = grad_fn(tree.map(lambda p, g: p + size * g, params, grads), batch, ctx)
         return worst, {**metrics, "loss_here": here["loss"]}
 

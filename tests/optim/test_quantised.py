@@ -47,7 +47,9 @@ def test_a_signed_number_comes_back_within_half_a_code(shape: tuple[int, ...], s
 
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**40), decades=st.floats(0, 15), size=st.floats(-9, 9))
-def test_a_square_comes_back_within_half_a_code_or_larger(shape: tuple[int, ...], seed: int, decades: float, size: float) -> None:
+def test_a_square_comes_back_within_half_a_code_or_larger(
+    shape: tuple[int, ...], seed: int, decades: float, size: float
+) -> None:
     x = (numbers(shape, seed, decades) * 10**size).square()
     held = quantise(x, signed=False)
     back, scale = dequantise(held), scales(held)
@@ -159,7 +161,7 @@ TEXT = data.Text().open(context=64, batch=16, seed=0)
 MODEL = Sequence(width=64, depth=2).build(TEXT.tokenizer.size)
 STEPS = 150
 TOLERANCE = 0.005
-"""Nats per character, over the last 30 of 150 steps. Measured over 4 seeds: see the test."""
+"""Nats per character, mean of the last 30 of 150 steps. Measured over 4 seeds: AdamW 0.0026 at most, Muon 0.0032."""
 
 
 def run(recipe: Any, lr: float, seed: int = 0) -> tuple[Tensor, float]:
@@ -204,7 +206,8 @@ def test_other_numbers_of_bits_are_refused() -> None:
     for make in (optim.scale_by_adam, optim.scale_by_lion, optim.scale_by_muon, optim.trace):
         with pytest.raises(ValueError, match="got bits=4; expected 32, or 8"):
             make(bits=4)
-    for recipe in (optim.AdamW, optim.Muon, optim.Lion, optim.SGD):
+    recipes: list[Any] = [optim.AdamW, optim.Muon, optim.Lion, optim.SGD]
+    for recipe in recipes:
         with pytest.raises(ValueError, match="got bits=16; expected 32, or 8"):
             recipe(bits=16)
     with pytest.raises(ValueError, match=r"got SGD.bits=8 without momentum"):
