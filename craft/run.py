@@ -82,8 +82,8 @@ class Run:
     """`auto` goes on with the run in --out (or the newest), or starts it; DIR goes on with DIR."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "fp32", "bf16"] = config.choice("auto", "auto", "fp32", "bf16")
-    """Type of the activations; weights stay fp32. `auto`: bf16 where it is faster here."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = config.choice("auto", "auto", "fp32", "bf16", "fp16")
+    """Type of the activations; weights stay fp32. `auto`: bf16 where it is faster here. fp16 is for GPUs without bf16."""
     compile: Literal["auto", "none", "block", "step"] = config.choice("auto", "auto", "none", "block", "step")
     """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))

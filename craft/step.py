@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import attrs
 import torch
 
-from craft import optim, param, rng, tree
+from craft import grad, optim, param, rng, tree
+from craft.errors import UsageError
 from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
 
 if TYPE_CHECKING:
     from craft.hooks import Hook
 
-__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "averaged", "build", "context", "start", "starter"]
+__all__ = ["Data", "Evaluation", "State", "Task", "Tokenizer", "averaged", "build", "context", "scaled", "start", "starter"]
 
 
 class State(NamedTuple):
@@ -34,6 +35,8 @@ class State(NamedTuple):
         Seed of everything random, 0-d int64.
     horizon
         Updates in the whole run, 0-d int64.
+    scaling
+        The loss scale of a run in fp16, a `grad.Scaling`; empty in any other type. See `scaled`.
     """
 
     step: Tensor
@@ -44,17 +47,20 @@ class State(NamedTuple):
     buffers: Tree
     seed: Tensor
     horizon: Tensor
+    scaling: Tree = ()
 
 
 def build(grad_fn: GradFn, transform: Transform) -> Step:
     """Make a step of a gradient and a transform.
 
-    A loss or gradient that is not finite sets `halted`; that step and all later ones leave every other leaf as it is.
+    A loss or gradient that is not finite sets `halted`; that step and all later ones leave every other leaf as it is. A
+    gradient function that says `skip` leaves them as they are without halting: the step counts, nothing else moves.
 
     Parameters
     ----------
     grad_fn
-        (params, batch, ctx) -> (grads, metrics); metrics hold `loss`, and `buffers` where the model has running statistics.
+        (params, batch, ctx) -> (grads, metrics); metrics hold `loss`, `buffers` where the model has running
+        statistics, and `skip` (0-d bool) where an update may be left out.
     transform
         What turns gradients into updates.
 
@@ -63,19 +69,23 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
     (State, batch) -> (State, metrics), pure: compile it, vmap it, or run it as it is.
     """
 
-    def apply(state: State, ctx: Context, grads: Tree, buffers: Tree, metrics: Metrics) -> tuple[State, Metrics]:
-        metrics = {**metrics, "grad_norm": tree.norm(grads)}
-        finite = torch.isfinite(metrics["loss"]) & torch.isfinite(metrics["grad_norm"]) & ~state.halted
+    def apply(state: State, moved: State, skip: Tensor, ctx: Context, grads: Tree, metrics: Metrics) -> tuple[State, Metrics]:
+        norm = tree.norm(grads)
+        on = (torch.isfinite(metrics["loss"]) & torch.isfinite(norm) | skip) & ~state.halted
         updates, opt = transform.update(grads, state.opt, state.params, ctx)
         params = tree.map(torch.add, state.params, updates)
-        new = state._replace(step=state.step + 1, params=params, opt=opt, buffers=buffers)
-        return tree.where(finite, new, state)._replace(halted=~finite), metrics
+        new = tree.where(on & ~skip, moved._replace(params=params, opt=opt), state)
+        count, scaling = tree.where(on, (state.step + 1, moved.scaling), (state.step, state.scaling))
+        return new._replace(step=count, halted=~on, scaling=scaling), {**metrics, "grad_norm": torch.where(skip, 0.0, norm)}
+
+    grad_fn = grad.scale(grad_fn)
 
     def update(state: State, batch: Tree) -> tuple[State, Metrics]:
         ctx = context(state)
         grads, metrics = grad_fn(state.params, batch, ctx)
-        buffers = metrics.pop("buffers", state.buffers)
-        return apply(state, ctx, grads, buffers, metrics)
+        skip = metrics.pop("skip", torch.zeros_like(state.halted))
+        kept = {name: metrics.pop(name, getattr(state, name)) for name in ("buffers", "scaling")}
+        return apply(state, state._replace(**kept), skip, ctx, grads, metrics)
 
     return update
 
@@ -83,7 +93,31 @@ def build(grad_fn: GradFn, transform: Transform) -> Step:
 def context(state: State) -> Context:
     """Make what a step lends: the key of (seed, step), the hyperparameters, the buffers and the progress."""
     key = rng.fold_in(rng.key(state.seed), state.step)
-    return Context(key, state.hyper, state.buffers, state.step / state.horizon)
+    return Context(key, state.hyper, state.buffers, state.step / state.horizon, state.scaling)
+
+
+def scaled(state: Any, on: bool = True) -> Any:
+    """Give a state a loss scale, which training in fp16 needs, or take it away; what it has already stays.
+
+    Parameters
+    ----------
+    state
+        A state, or stacked ones: each trial gets a scale of its own. One of another class has none to take away.
+    on
+        Whether the loss is to be scaled.
+
+    Raises
+    ------
+    UsageError
+        If the state is of a class without a field `scaling`.
+    """
+    if not hasattr(state, "scaling"):
+        if on:
+            raise UsageError(f"got a {type(state).__name__} without `scaling`; fp16 needs a loss scale: use bf16 or fp32")
+        return state
+    if bool(state.scaling) == on:
+        return state
+    return state._replace(scaling=grad.start_scaling(state.halted) if on else ())
 
 
 def averaged(state: State) -> Tree:

@@ -12,7 +12,7 @@ from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
 from craft.run import Run, Samples
-from craft.step import Task, Tokenizer
+from craft.step import Task, Tokenizer, scaled
 from craft.types import Tensor
 
 __all__ = ["NotFiniteError", "Result", "train"]
@@ -140,8 +140,9 @@ class _Loop:
         self.engine = engine.start(run, steps=left, flops=flops, threads=threads)
         self.state = task.init(task.seed)
         if found is not None:
-            self.state = resume.stretch(checkpoint.load(found.path, self.state), task.steps)
-        self.state = self.engine.place(self.state)
+            like = scaled(self.state, found.manifest["extra"].get("precision") == "fp16")
+            self.state = resume.stretch(checkpoint.load(found.path, like), task.steps)
+        self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"))
         self.step = found.step if found else 0
         self.saved = self.step if found else -1
         self.hooks = self._hooks()

@@ -62,12 +62,15 @@ class Context(NamedTuple):
         Running statistics of the model, a tree.
     progress
         Fraction of the run that is done, 0-d float32 in [0, 1].
+    scaling
+        The loss scale and its counts, a `grad.Scaling`; empty where the loss is not scaled (every type but fp16).
     """
 
     key: Tensor | None = None
     hyper: Mapping[str, Tensor] = {}
     buffers: Tree = ()
     progress: Tensor | float = 0.0
+    scaling: Any = ()
 
 
 class Batch(NamedTuple):

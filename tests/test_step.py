@@ -218,6 +218,21 @@ def test_an_update_that_is_not_finite_stops_the_next_step_at_the_latest() -> Non
         assert torch.equal(leaf.nan_to_num(), tree.named(frozen)[path].nan_to_num()), path
 
 
+def test_an_update_that_is_to_be_left_out_counts_and_moves_nothing() -> None:
+    """Also where its numbers are not finite; a run that has halted stays so."""
+    update = step.build(lambda p, b, c: (given(p, b, c)[0], {**given(p, b, c)[1], "skip": b["skip"]}), ADAM)
+    state = halting_state()
+    for number in (1.0, NAN):
+        after, metrics = update(state, {**numbers(number, number), "skip": torch.tensor(True)})
+        assert (int(after.step), bool(after.halted), float(metrics["grad_norm"])) == (int(state.step) + 1, False, 0)
+        assert "skip" not in metrics
+        same_bits(after._replace(step=state.step), state)
+    moved, _ = update(state, {**numbers(), "skip": torch.tensor(False)})
+    same_bits(moved, HALTING(state, numbers())[0])
+    stopped = state._replace(halted=torch.tensor(True))
+    same_bits(update(stopped, {**numbers(), "skip": torch.tensor(True)})[0], stopped)
+
+
 # one function: alone, compiled, in a pack
 
 

@@ -577,3 +577,46 @@ def test_a_sink_that_fails_does_not_stop_the_run(tiny, quick, monkeypatch, capsy
 
 def test_the_default_run_is_everything_automatic():
     assert (Run().device, Run().precision, Run().compile, Run().resume, Run().out) == ("auto", "auto", "auto", "", None)
+
+
+# -- fp16, whose loss scale is in the state
+
+
+def test_a_run_in_fp16_resumes_to_the_bit_with_its_scale(tiny, quick, bytes_of, monkeypatch):
+    """The first scale is so large that gradients overflow on both sides of the stop."""
+    monkeypatch.setattr(sys.modules["craft.grad.scale"], "START", 2.0**24)
+    whole = train(tiny().build(), quick("whole", precision="fp16"), name=NAME, console=False)
+    skipped = int(whole.state.scaling.skipped)
+    assert 3 < skipped < 8
+    assert float(whole.state.scaling.scale) == 2.0 ** (24 - skipped)
+    assert int(whole.state.step) == 8
+    rows = [row for row in strict(whole.directory / "metrics.jsonl") if "train/loss_scale" in row]
+    assert next(row["train/overflow"] for row in rows) == 1
+    assert all(row["train/grad_norm"] is not None for row in rows)
+    cut = quick("cut", precision="fp16")
+    train(with_hook(tiny().build(), at(3, ask(signal.SIGTERM)), name="breaker"), cut, name=NAME, console=False)
+    manifest = checkpoint.find(cut.out / "checkpoints")[-1].manifest
+    assert manifest["extra"]["precision"] == "fp16"
+    assert {"scaling.scale", "scaling.good", "scaling.skipped"} <= set(manifest["leaves"])
+    resumed = train(tiny().build(), attrs.evolve(cut, resume="auto", precision="auto"), name=NAME, console=False)
+    assert bytes_of(resumed.directory) == bytes_of(whole.directory)
+
+
+@pytest.mark.parametrize(("first", "second"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "bf16")])
+def test_a_run_may_go_on_in_another_type(tiny, quick, first, second):
+    run = quick("other", precision=first)
+    train(with_hook(tiny().build(), at(4, ask(signal.SIGTERM)), name="breaker"), run, name=NAME, console=False)
+    result = train(tiny().build(), attrs.evolve(run, resume="auto", precision=second), name=NAME, console=False)
+    assert result.status == "finished"
+    assert bool(result.state.scaling) == (second == "fp16")
+    assert f"precision was '{first}', is '{second}'" in (run.out / "log.txt").read_text(encoding="utf-8")
+
+
+def test_fp16_needs_a_state_that_can_hold_a_scale(tiny, quick):
+    class Own(NamedTuple):
+        step: Tensor
+        halted: Tensor
+
+    task = attrs.evolve(tiny().build(), init=lambda seed: Own(torch.tensor(0), torch.tensor(False)))
+    with pytest.raises(UsageError, match="got a Own without `scaling`; fp16 needs a loss scale: use bf16 or fp32"):
+        train(task, quick(precision="fp16"), name=NAME, console=False)

@@ -11,7 +11,7 @@ from craft import checkpoint, config, data, engine, record
 from craft.cli.find import experiment_class, find
 from craft.errors import UsageError
 from craft.run import Run
-from craft.step import Task
+from craft.step import Task, scaled
 
 __all__ = ["Stored", "load"]
 
@@ -66,5 +66,6 @@ def load(
     if found is None:
         raise UsageError(f"got {directory}, which has no checkpoint yet; train it first: --resume {directory}")
     machine = engine.start(Run(device=device, precision=precision, compile="none", threads=threads))
-    state = machine.place(checkpoint.load(found.path, task.init(task.seed)))
+    like = scaled(task.init(task.seed), found.manifest["extra"].get("precision") == "fp16")
+    state = machine.place(checkpoint.load(found.path, like))
     return Stored(task, state, machine, found.step, stored)

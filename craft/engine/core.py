@@ -13,7 +13,7 @@ import torch
 from craft import policy, tree
 from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
-from craft.engine.device import compute_type, resolve_device, set_threads
+from craft.engine.device import PRECISIONS, compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
 from craft.engine.program import cache_compiled, compile_step
 from craft.errors import UsageError
@@ -43,7 +43,7 @@ class Engine:
         """Return what the bits of a run depend on, as JSON; a resumed run compares it."""
         return {
             "device": self.device.type,
-            "precision": "bf16" if self.compute == torch.bfloat16 else "fp32",
+            "precision": next(name for name, dtype in PRECISIONS.items() if dtype == self.compute),
             "compile": self.mode,
             "threads": self.threads,
             "torch": torch.__version__,

@@ -8,7 +8,10 @@ import torch
 
 from craft.errors import UsageError
 
-__all__ = ["compute_type", "products", "resolve_device", "set_threads"]
+__all__ = ["PRECISIONS", "compute_type", "products", "resolve_device", "set_threads"]
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of activations by the name that people give them."""
 
 _WORTH = 1.5
 """How much faster bf16 products must be than fp32 ones to be used on a CPU."""
@@ -45,7 +48,7 @@ def compute_type(name: str, device: torch.device) -> torch.dtype:
     `auto` takes bf16 where its products are clearly faster here: on GPUs that have it, on CPUs when it is measured so.
     """
     if name != "auto":
-        return torch.bfloat16 if name == "bf16" else torch.float32
+        return PRECISIONS[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and products(torch.bfloat16) > _WORTH * products(torch.float32):

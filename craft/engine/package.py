@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 
 from craft import tree
-from craft.engine.plan import Call, Empty, Plan, View
+from craft.engine.plan import Call, Direct, Empty, Plan, View
 from craft.types import Tree
 
 __all__ = ["LARGEST", "Library", "Package"]
@@ -144,7 +144,7 @@ def _tagged(instance: Any, field: Any, value: Any) -> Any:
 
 
 def _read_plan(data: dict[str, Any]) -> Plan:
-    kinds = {"Call": Call, "Empty": Empty, "View": View}
+    kinds = {cls.__name__: cls for cls in (Call, Direct, Empty, View)}
 
     def entry(fields: dict[str, Any]) -> Any:
         return kinds[fields["kind"]](**{name: value for name, value in fields.items() if name != "kind"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -18,7 +18,7 @@ from torch import fx
 from craft.engine import region
 from craft.types import Tensor
 
-__all__ = ["Call", "Empty", "Plan", "View", "make_plan"]
+__all__ = ["Call", "Direct", "Empty", "Entry", "Plan", "View", "make_plan"]
 
 _VIEWS = {
     torch.ops.aten.select.int: "select",
@@ -77,6 +77,23 @@ class Call:
 
 
 @attrs.frozen
+class Direct:
+    """Run an operation of Craft's own that is not compiled: it is written in larger operations already."""
+
+    operation: str
+    """Its name, within `torch.ops.craft`."""
+    arguments: list[Any]
+    """Its arguments: [number of a value], or {"constant": a plain number}."""
+    results: list[int]
+    """Numbers of the values that it makes."""
+    drop: list[int]
+    """Values that nothing needs after it."""
+
+
+Entry: TypeAlias = Call | Direct | Empty | View
+
+
+@attrs.frozen
 class Plan:
     """The calls of a program, in order."""
 
@@ -86,7 +103,7 @@ class Plan:
     """Number of all values."""
     views: list[View]
     """Views of inputs, made first."""
-    calls: list[Call | Empty | View]
+    calls: list[Entry]
     """What is done at every run."""
     outputs: list[int]
     """Values that are returned."""
@@ -105,12 +122,14 @@ class _Runner:
         self.last: list[Tensor] = []
         self.seen: list[Tensor | None] = []
 
-    def _bound(self, entry: Call | Empty | View, pieces: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    def _bound(self, entry: Entry, pieces: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         if isinstance(entry, Call):
             return pieces[entry.piece], entry.arguments, entry.results, entry.drop
         if isinstance(entry, Empty):
             shape, dtype, device = entry.shape, getattr(torch, entry.dtype), torch.device(entry.device)
             return (lambda taken: [torch.empty(shape, dtype=dtype, device=device)]), [], [entry.result], []
+        if isinstance(entry, Direct):
+            return _direct(entry)
         packet, more = _PACKETS[entry.operation], entry.arguments
         return (lambda taken: [packet(taken[0], *more)]), [entry.source], [entry.result], []
 
@@ -140,6 +159,19 @@ class _Runner:
         return values
 
 
+def _direct(entry: Direct) -> tuple[Any, Any, Any, Any]:
+    operation = getattr(torch.ops.craft, entry.operation).default
+    given = entry.arguments
+    taken = [argument[0] for argument in given if isinstance(argument, list)]
+
+    def run(values: list[Tensor]) -> Sequence[Tensor]:
+        left = iter(values)
+        found = operation(*(next(left) if isinstance(argument, list) else argument["constant"] for argument in given))
+        return [found] if isinstance(found, Tensor) else found
+
+    return run, taken, entry.results, entry.drop
+
+
 def make_plan(graph: fx.GraphModule, prefix: str) -> tuple[Plan, dict[str, fx.GraphModule]]:
     """Cut a traced graph at the calls of its regions.
 
@@ -162,7 +194,7 @@ class _Planner:
         self.graph, self.prefix = graph, prefix
         self.inputs = graph.graph.find_nodes(op="placeholder")
         (self.output,) = graph.graph.find_nodes(op="output")
-        self.calls = [node for node in graph.graph.nodes if node.target is region.call]
+        self.calls = [node for node in graph.graph.nodes if node.target is region.call or _own(node)]
         self.numbers: dict[Any, int] = {node: i for i, node in enumerate(self.inputs)}
         self.views: list[View] = []
         self.viewed: set[fx.Node] = set(self.inputs)
@@ -176,7 +208,7 @@ class _Planner:
         self._find_views()
         place = self._places()
         pieces: dict[str, fx.GraphModule] = {}
-        done: list[Call | Empty | View] = []
+        done: list[Entry] = []
         wanted = [node for node in self.output.args[0]]
         for stage in range(len(self.calls) + 1):
             members = [node for node, at in place.items() if at == stage]
@@ -235,6 +267,8 @@ class _Planner:
     def _ready(self, source: fx.Node, at: dict[fx.Node, int], first: dict[fx.Node, int]) -> int:
         if source in self.viewed:
             return 0
+        if source in at:
+            return at[source] + 1
         if source in self.buffers:
             return max(at[call] for call in self.buffers[source]) + 1
         if _of_call(source):
@@ -261,10 +295,12 @@ class _Planner:
         pieces[name] = _extract(self.graph, members, taken, made)
         return Call(name, [self._number(node) for node in taken], [self._number(node) for node in made], [])
 
-    def _region(self, node: fx.Node) -> list[Call | Empty | View]:
+    def _region(self, node: fx.Node) -> list[Entry]:
         """Call a region; before it, make the buffers that it is the first to write into, and look at its slices."""
+        if node.target is not region.call:
+            return [self._direct(node)]
         name, arguments = node.args
-        before: list[Call | Empty | View] = []
+        before: list[Entry] = []
         numbers = [self._number(source) for source in arguments]  # type: ignore[union-attr]
         written = self.slices.get(node, {})
         for index in sorted(written):
@@ -281,6 +317,14 @@ class _Planner:
         results = [self._number(users.get(i, (node, i))) for i in range(count) if i not in written]
         return [*before, Call(name, numbers, results, [])]  # type: ignore[arg-type]
 
+    def _direct(self, node: fx.Node) -> Direct:
+        given = [[self._number(x)] if isinstance(x, fx.Node) else {"constant": x} for x in node.args]
+        value = node.meta["val"]
+        if isinstance(value, Tensor):
+            return Direct(_own(node), given, [self._number(node)], [])
+        users = {user.args[1]: user for user in node.users}
+        return Direct(_own(node), given, [self._number(users.get(i, (node, i))) for i in range(len(value))], [])
+
     def _gather(self) -> None:
         """Let regions write what is only stacked afterwards into the stack itself."""
         found: dict[tuple[Any, int], list[tuple[fx.Node, list[fx.Node]]]] = {}
@@ -292,7 +336,7 @@ class _Planner:
         chosen: dict[str, list[int]] = {}
         for (name, index), stacks in found.items():
             writers = [part.args[0] for _, parts in stacks for part in parts]
-            calls = [call for call in self.calls if call.args[0] == name]
+            calls = [call for call in self.calls if call.target is region.call and call.args[0] == name]
             if len(set(writers)) == len(writers) == len(calls):
                 chosen.setdefault(name, []).append(index)
                 for node, parts in stacks:
@@ -334,7 +378,7 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
         if source.target is torch.ops.prims.convert_element_type.default:
             chain.append(source)
             source = source.args[0]
-        if not _of_call(source) or any(len(link.users) > 1 for link in (*chain, source)):
+        if not _of_call(source) or _own(source.args[0]) or any(len(link.users) > 1 for link in (*chain, source)):
             return []
         sources.append(source)
     same = {(source.args[0].args[0], source.args[1]) for source in sources}
@@ -342,7 +386,16 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
 
 
 def _of_call(node: fx.Node) -> bool:
-    return node.target is operator.getitem and node.args[0].target is region.call  # type: ignore[union-attr]
+    if node.target is not operator.getitem:
+        return False
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    return source.target is region.call or bool(_own(source))
+
+
+def _own(node: fx.Node) -> str:
+    """Return the name of an operation of Craft's own that a node runs; empty for any other node."""
+    namespace, _, name = getattr(node.target, "_name", "").partition("::")
+    return name if namespace == "craft" and node.target is not region.call else ""
 
 
 def _extract(graph: fx.GraphModule, members: list[fx.Node], taken: list[fx.Node], made: list[fx.Node]) -> fx.GraphModule:
@@ -358,14 +411,15 @@ def _extract(graph: fx.GraphModule, members: list[fx.Node], taken: list[fx.Node]
     return fx.GraphModule(graph, new)
 
 
-def _dropping(calls: list[Call | Empty | View], outputs: list[int], standing: int) -> list[Call | Empty | View]:
+def _dropping(calls: list[Entry], outputs: list[int], standing: int) -> list[Entry]:
     """Let each value go after the last call that needs it."""
     kept = set(outputs) | set(range(standing))
     seen: set[int] = set()
-    done: list[Call | Empty | View] = []
+    done: list[Entry] = []
     for entry in reversed(calls):
-        if isinstance(entry, Call):
-            needed = set(entry.arguments) | {i for i in entry.results if i >= 0}
+        if isinstance(entry, Call | Direct):
+            taken = entry.arguments if isinstance(entry, Call) else [x[0] for x in entry.arguments if isinstance(x, list)]
+            needed = {*taken, *entry.results}
             drop = sorted(needed - seen - kept)
             seen |= needed
             entry = attrs.evolve(entry, drop=drop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from craft import tree
+from craft.grad.scale import refuse_judged
 from craft.types import Context, GradFn, Metrics, Tensor, Tree
 
 __all__ = ["accumulate"]
@@ -36,6 +37,7 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
         total: tuple[Tree, Metrics] | None = None
         for part in _cut(batch, parts):
             grads, metrics = grad_fn(params, part, ctx)
+            refuse_judged(metrics, "accumulate")
             if "weight" not in metrics:
                 raise ValueError(f"got metrics {sorted(metrics)}; accumulate needs `weight`: return it in the loss's extras")
             weight = metrics["weight"]

@@ -6,7 +6,7 @@ import torch
 
 from craft import policy, tree
 from craft.grad.remat import remat
-from craft.types import Context, GradFn, Loss, Metrics, Tree
+from craft.types import Context, Extras, GradFn, Loss, Metrics, Tensor, Tree
 
 __all__ = ["reverse"]
 
@@ -24,17 +24,37 @@ def reverse(loss: Loss, rematerialise: bool = False) -> GradFn:
 
     Returns
     -------
-    (params, batch, ctx) -> (grads, {"loss", **extras}).
+    (params, batch, ctx) -> (grads, {"loss", **extras}). Where `ctx.scaling` is kept, the loss goes backwards scaled by it
+    and `overflow` says (1 or 0) whether a gradient left the range of its type.
     """
 
     def grad_fn(params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
-        with policy.using(wrap=remat if rematerialise else policy.current().wrap):
-            if policy.current().tape and torch._C._functorch.maybe_current_level() is None:  # the tape ends at a vmap
-                return _by_tape(loss, params, batch, ctx)
-            grads, (value, extras) = torch.func.grad_and_value(loss, has_aux=True)(params, batch, ctx)
-        return grads, {"loss": value, **extras}
+        current = policy.current()
+        again = rematerialise or current.rematerialise
+        with policy.using(rematerialise=again, wrap=current.wrap or (remat if again else None)):
+            if not ctx.scaling:
+                return _plain(loss, params, batch, ctx)
+            grads, metrics = _plain(_scaled(loss), params, batch, ctx)
+        back = 1 / ctx.scaling.scale
+        grads = tree.map(lambda g: (g * back).to(g.dtype), grads)
+        return grads, {**metrics, "overflow": (~torch.isfinite(tree.norm(grads))).to(back.dtype)}
 
     return grad_fn
+
+
+def _scaled(loss: Loss) -> Loss:
+    def scaled(params: Tree, batch: Tree, ctx: Context) -> tuple[Tensor, Extras]:
+        value, extras = loss(params, batch, ctx)
+        return value * ctx.scaling.scale, {**extras, "loss": value}
+
+    return scaled
+
+
+def _plain(loss: Loss, params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
+    if policy.current().tape and torch._C._functorch.maybe_current_level() is None:  # the tape ends at a vmap
+        return _by_tape(loss, params, batch, ctx)
+    grads, (value, extras) = torch.func.grad_and_value(loss, has_aux=True)(params, batch, ctx)
+    return grads, {"loss": value, **extras}
 
 
 def _by_tape(loss: Loss, params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:

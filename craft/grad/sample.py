@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from craft import policy, tree
+from craft.grad.scale import refuse_judged
 from craft.types import Context, GradFn, Metrics, Tensor, Tree, Value, resolve
 
 __all__ = ["sample"]
@@ -29,6 +30,7 @@ def sample(grad_fn: GradFn, limit: Value | None = None) -> GradFn:
         single = tree.map(lambda leaf: leaf[:, None], batch)
         with policy.using(tape=False, wrap=None):  # neither the tape nor a compiled block goes under vmap
             grads, metrics = torch.func.vmap(grad_fn, in_dims=(None, 0, None))(params, single, ctx)
+        refuse_judged(metrics, "sample")
         weight_B = metrics.pop("weight", None)
         weight_B = torch.ones_like(metrics["loss"]) if weight_B is None else weight_B
         norm_B = torch.func.vmap(tree.norm)(grads)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from craft import tree
+from craft.grad.scale import refuse_judged
 from craft.types import Context, GradFn, Metrics, Tree, Value, resolve
 
 __all__ = ["sharpness"]
@@ -25,7 +28,12 @@ def sharpness(grad_fn: GradFn, radius: Value = 0.05) -> GradFn:
 
     def wrapped(params: Tree, batch: Tree, ctx: Context) -> tuple[Tree, Metrics]:
         grads, here = grad_fn(params, batch, ctx)
-        size = resolve(radius, ctx) / tree.norm(grads).clamp(min=1e-12)
+        refuse_judged(here, "sharpness")
+        length = tree.norm(grads)
+        if ctx.scaling:  # an overflow has no direction: stay here, and let the second gradient tell of it
+            known = torch.isfinite(length)
+            grads, length = tree.map(lambda x: torch.where(known, x, 0.0), (grads, length))
+        size = resolve(radius, ctx) / length.clamp(min=1e-12)
         worst, metrics = grad_fn(tree.map(lambda p, g: p + size * g, params, grads), batch, ctx)
         return worst, {**metrics, "loss_here": here["loss"]}
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from craft import tree
 from craft.optim.moments import blend, check_complement, correction, start_count
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
 from craft.types import Context, Tensor, Transform, Tree, Value, resolve
 
 __all__ = ["AdamState", "scale_by_adam"]
@@ -19,7 +20,8 @@ class AdamState(NamedTuple):
     step
         Updates made, 0-d int64: a tensor, so that it batches and compiles.
     mean, square
-        Running means of the gradient and of its square, not yet corrected for their start at zero.
+        Running means of the gradient and of its square, not yet corrected for their start at zero; with 8 bits their large
+        leaves are `Quantised`.
     """
 
     step: Tensor
@@ -27,7 +29,7 @@ class AdamState(NamedTuple):
     square: Tree
 
 
-def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8) -> Transform:
+def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8, bits: int = 32) -> Transform:
     """Divide the gradient's mean by the root of its mean square, both corrected for their start at zero.
 
     Parameters
@@ -36,6 +38,8 @@ def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8) -> Trans
         Complements of the two decays, 1 - beta1 and 1 - beta2, in (0, 1].
     eps
         What is added to the root, in units of the gradient.
+    bits
+        Bits of a number in the moments: 32, or 8 in blocks of 256 with a scale each; see `quantised`.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8) -> Trans
     Raises
     ------
     ValueError
-        If a constant complement is not in (0, 1].
+        If a constant complement is not in (0, 1], or the bits are neither 32 nor 8.
 
     References
     ----------
@@ -52,19 +56,23 @@ def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8) -> Trans
     """
     check_complement("c1", c1)
     check_complement("c2", c2)
+    check_bits(bits)
+
+    def held(step: Tensor, mean: Tree, square: Tree) -> AdamState:
+        return AdamState(step, quantise_tree(mean, bits), quantise_tree(square, bits, signed=False))
 
     def init(params: Tree) -> AdamState:
-        return AdamState(start_count(params), tree.zeros_like(params), tree.zeros_like(params))
+        return held(start_count(params), tree.zeros_like(params), tree.zeros_like(params))
 
     def update(grads: Tree, state: AdamState, params: Tree, ctx: Context) -> tuple[Tree, AdamState]:
         near1, near2 = resolve(c1, ctx), resolve(c2, ctx)
         count = state.step + 1
-        mean = blend(state.mean, grads, near1)
-        square = blend(state.square, tree.map(lambda g: g * g, grads), near2)
+        mean = blend(dequantise_tree(state.mean, grads), grads, near1)
+        square = blend(dequantise_tree(state.square, grads), tree.map(lambda g: g * g, grads), near2)
         # Both corrections go into two numbers, so that a leaf costs four operations and not six.
         fix = correction(count, near1)
         gain, offset = fix / correction(count, near2).sqrt(), fix * resolve(eps, ctx)
         updates = tree.map(lambda m, s: (m / (s.sqrt() * gain + offset)).to(m.dtype), mean, square)
-        return updates, AdamState(count, mean, square)
+        return updates, held(count, mean, square)
 
     return Transform(init, update)

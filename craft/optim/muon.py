@@ -12,6 +12,7 @@ import torch
 
 from craft import policy, tree
 from craft.optim.moments import blend, check_complement
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
 from craft.types import Context, Tensor, Transform, Tree, Value, resolve
 
 __all__ = ["MuonState", "orthogonalise", "scale_by_muon"]
@@ -25,7 +26,7 @@ class MuonState(NamedTuple):
     Attributes
     ----------
     mean
-        Running mean of the gradient, a tree like the parameters.
+        Running mean of the gradient, a tree like the parameters; with 8 bits its large leaves are `Quantised`.
     """
 
     mean: Tree
@@ -65,7 +66,12 @@ def orthogonalise(x_NRC: Tensor, steps: int = 5) -> Tensor:
 
 
 def scale_by_muon(
-    c: Value = 0.05, *, nesterov: bool = True, steps: int = 5, scaling: Literal["spectral", "rms"] = "spectral"
+    c: Value = 0.05,
+    *,
+    nesterov: bool = True,
+    steps: int = 5,
+    scaling: Literal["spectral", "rms"] = "spectral",
+    bits: int = 32,
 ) -> Transform:
     """Replace the gradient of every matrix by its momentum made orthogonal.
 
@@ -85,6 +91,8 @@ def scale_by_muon(
         sqrt(max(1, out / in)), by which every shape changes its output alike (Jordan et al.); `rms` is
         0.2 * sqrt(max(in, out)), by which the entries are as large as those of an AdamW update, so that its learning
         rates carry over (Liu et al.).
+    bits
+        Bits of a number in the running mean: 32, or 8 in blocks of 256 with a scale each; see `quantised`.
 
     Returns
     -------
@@ -93,7 +101,8 @@ def scale_by_muon(
     Raises
     ------
     ValueError
-        If a constant complement is not in (0, 1], the scaling is unknown, or a leaf is not a matrix.
+        If a constant complement is not in (0, 1], the scaling is unknown, the bits are neither 32 nor 8, or a leaf is
+        not a matrix.
 
     References
     ----------
@@ -101,6 +110,7 @@ def scale_by_muon(
     Liu et al. 2025, "Muon is scalable for LLM training", arXiv:2502.16982.
     """
     check_complement("c", c)
+    check_bits(bits)
     if scaling not in ("spectral", "rms"):
         raise ValueError(f"got scaling={scaling!r}; expected 'spectral' or 'rms'")
 
@@ -108,13 +118,13 @@ def scale_by_muon(
         for path, leaf in tree.named(params).items():
             if leaf.ndim < 2:
                 raise ValueError(f"{path or 'the leaf'} has shape {tuple(leaf.shape)}; Muon takes matrices: route it elsewhere")
-        return MuonState(tree.zeros_like(params))
+        return MuonState(quantise_tree(tree.zeros_like(params), bits))
 
     def update(grads: Tree, state: MuonState, params: Tree, ctx: Context) -> tuple[Tree, MuonState]:
         near = resolve(c, ctx)
-        mean = blend(state.mean, grads, near)
+        mean = blend(dequantise_tree(state.mean, grads), grads, near)
         ahead = blend(mean, grads, near) if nesterov else mean
-        return _orthogonal(ahead, steps, scaling), MuonState(mean)
+        return _orthogonal(ahead, steps, scaling), MuonState(quantise_tree(mean, bits))
 
     return Transform(init, update)
 

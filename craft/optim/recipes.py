@@ -21,6 +21,7 @@ from craft.optim.decay import add_decay
 from craft.optim.lion import scale_by_lion
 from craft.optim.momentum import trace
 from craft.optim.muon import scale_by_muon
+from craft.optim.quantised import check_bits
 from craft.optim.routing import route
 from craft.types import Transform, Tree, Value, hyper
 
@@ -33,6 +34,10 @@ def _size(default: float) -> Any:
 
 def _near_one(default: float) -> Any:
     return config.tunable(default, complement=True, validator=config.fraction)
+
+
+def _width() -> Any:
+    return attrs.field(default=32, validator=lambda instance, attribute, value: check_bits(value))
 
 
 def _pattern(instance: Any, attribute: Any, value: str) -> None:
@@ -74,6 +79,8 @@ class AdamW:
     """Largest global norm of the gradient; 0 clips nothing."""
     average: float = _near_one(0.0)
     """Decay of the moving average of the parameters, fraction kept per update; 0 keeps no average."""
+    bits: Literal[32, 8] = _width()
+    """Bits of a number in the moments: 32, or 8 in blocks of 256 with a scale each."""
 
     def build(self, spec: Tree, lr: Value, at: str = "") -> Transform:
         """Make the transform.
@@ -93,15 +100,16 @@ class AdamW:
         """
         return chain(
             *_clip(at, self.clip),
-            _adam(at, self.beta1, self.beta2, self.eps),
+            _adam(at, self.beta1, self.beta2, self.eps, self.bits),
             *_decay(at, self.decay, spec),
             scale_by_rate(lr, param.rates(spec)),
             *_average(at, self.average),
         )
 
 
-def _adam(at: str, beta1: float, beta2: float, eps: float) -> Transform:
-    return scale_by_adam(_number(at, "beta1", 1.0 - beta1), _number(at, "beta2", 1.0 - beta2), _number(at, "eps", eps))
+def _adam(at: str, beta1: float, beta2: float, eps: float, bits: int) -> Transform:
+    near1, near2 = _number(at, "beta1", 1.0 - beta1), _number(at, "beta2", 1.0 - beta2)
+    return scale_by_adam(near1, near2, _number(at, "eps", eps), bits)
 
 
 @attrs.frozen
@@ -118,8 +126,12 @@ class SGD:
     """Largest global norm of the gradient; 0 clips nothing."""
     average: float = _near_one(0.0)
     """Decay of the moving average of the parameters, fraction kept per update; 0 keeps no average."""
+    bits: Literal[32, 8] = _width()
+    """Bits of a number in the momentum: 32, or 8 in blocks of 256 with a scale each."""
 
     def __attrs_post_init__(self) -> None:
+        if self.bits != 32 and not self.momentum:
+            raise ValueError(f"got SGD.bits={self.bits} without momentum, which is what has them; set one, or leave bits out")
         if self.nesterov and not self.momentum:
             raise ValueError("got SGD.nesterov without momentum; expected a momentum above 0: set one, or leave nesterov out")
 
@@ -139,7 +151,8 @@ class SGD:
         -------
         Transform.
         """
-        momentum = [trace(_number(at, "momentum", 1.0 - self.momentum), nesterov=self.nesterov)] if self.momentum else []
+        near = _number(at, "momentum", 1.0 - self.momentum)
+        momentum = [trace(near, nesterov=self.nesterov, bits=self.bits)] if self.momentum else []
         return chain(
             *_clip(at, self.clip),
             *_decay(at, self.decay, spec),
@@ -166,6 +179,8 @@ class Lion:
     """Largest global norm of the gradient; 0 clips nothing."""
     average: float = _near_one(0.0)
     """Decay of the moving average of the parameters, fraction kept per update; 0 keeps no average."""
+    bits: Literal[32, 8] = _width()
+    """Bits of a number in the running mean: 32, or 8 in blocks of 256 with a scale each."""
 
     def build(self, spec: Tree, lr: Value, at: str = "") -> Transform:
         """Make the transform.
@@ -185,7 +200,7 @@ class Lion:
         """
         return chain(
             *_clip(at, self.clip),
-            scale_by_lion(_number(at, "beta1", 1.0 - self.beta1), _number(at, "beta2", 1.0 - self.beta2)),
+            scale_by_lion(_number(at, "beta1", 1.0 - self.beta1), _number(at, "beta2", 1.0 - self.beta2), self.bits),
             *_decay(at, self.decay, spec),
             scale_by_rate(lr, param.rates(spec)),
             *_average(at, self.average),
@@ -219,6 +234,8 @@ class Muon:
     """Largest global norm of the gradient; 0 clips nothing."""
     average: float = _near_one(0.0)
     """Decay of the moving average of the parameters, fraction kept per update; 0 keeps no average."""
+    bits: Literal[32, 8] = _width()
+    """Bits of a number in the moments: 32, or 8 in blocks of 256 with a scale each."""
 
     def build(self, spec: Tree, lr: Value, at: str = "") -> Transform:
         """Make the transform.
@@ -242,8 +259,8 @@ class Muon:
             If no leaf is left to Muon.
         """
         labels = self._labels(spec)
-        matrix = scale_by_muon(_number(at, "momentum", 1.0 - self.momentum), scaling=self.scaling)
-        direction = {"matrix": matrix, "rest": _adam(at, self.beta1, self.beta2, self.eps)}
+        matrix = scale_by_muon(_number(at, "momentum", 1.0 - self.momentum), scaling=self.scaling, bits=self.bits)
+        direction = {"matrix": matrix, "rest": _adam(at, self.beta1, self.beta2, self.eps, self.bits)}
         # A second routing, after the decay, so that `rest` scales the decay too: it multiplies the learning rate.
         share = {"matrix": identity(), "rest": scale(_number(at, "rest", self.rest))}
         return chain(

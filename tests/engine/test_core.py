@@ -72,6 +72,7 @@ def test_what_a_run_depends_on_is_described():
         "device": "cpu", "precision": "bf16", "compile": "step", "threads": 3, "torch": "", "machine": ""
     }  # fmt: skip
     assert found["torch"] == torch.__version__
+    assert Engine(CPU, torch.float16, "none", 1).describe()["precision"] == "fp16"
 
 
 def test_start_decides_what_the_flags_leave_open():

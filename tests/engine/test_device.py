@@ -52,6 +52,7 @@ def test_threads_are_set_and_told():
 
 def test_a_named_precision_is_taken():
     assert compute_type("bf16", CPU) == torch.bfloat16
+    assert compute_type("fp16", CPU) == torch.float16
     assert compute_type("fp32", torch.device("cuda:0")) == torch.float32
 
 

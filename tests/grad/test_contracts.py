@@ -36,11 +36,12 @@ TABLE = {
     "sample": Row(lambda loss: grad.sample(grad.reverse(loss))),
     "sample clipped": Row(lambda loss: grad.sample(grad.reverse(loss), hyper("limit", 0.5)), exact=False),
     "sharpness": Row(lambda loss: grad.sharpness(grad.reverse(loss), hyper("radius", 0.05)), exact=False),
+    "scale": Row(lambda loss: grad.scale(grad.accumulate(grad.reverse(loss), 2))),
     "forward": Row(lambda loss: grad.forward(loss, directions=2), exact=False),
 }
 """Every row: one way to estimate the gradient of a loss."""
 
-NOT_GRAD_FNS = {"remat"}
+NOT_GRAD_FNS = {"remat", "Scaling", "start_scaling"}
 """Public functions that make no GradFn; their own files test them."""
 
 rows = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
