@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from craft.engine.program import cache_compiled, compile_step
 from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
-from craft.types import Metrics, Tree
+from craft.types import Metrics, Tensor, Tree
 
 __all__ = ["Engine", "start"]
 
@@ -50,9 +51,28 @@ class Engine:
             "machine": platform.machine(),
         }
 
-    def place(self, value: Tree) -> Tree:
-        """Copy a tree to the device, into memory of its own: programs overwrite it."""
-        return tree.map(lambda leaf: leaf.detach().to(self.device, copy=True).contiguous(), value)
+    def place(self, value: Tree, *, consume: bool = False) -> Tree:
+        """Put a tree on the device, into memory of its own: programs overwrite it.
+
+        Parameters
+        ----------
+        value
+            Tree of tensors.
+        consume
+            Whether the caller gives the tree away: what has memory of its own already stays where it is.
+        """
+        leaves, structure = tree.flatten(value)
+        counts = Counter(leaf.untyped_storage().data_ptr() for leaf in leaves)
+
+        def alone(leaf: Tensor) -> bool:
+            held = leaf.untyped_storage()
+            whole = leaf.is_contiguous() and held.nbytes() == leaf.nbytes and held.resizable()
+            return whole and counts[held.data_ptr()] == 1 and leaf.device == self.device and not leaf.requires_grad
+
+        placed = [
+            leaf if consume and alone(leaf) else leaf.detach().to(self.device, copy=True).contiguous() for leaf in leaves
+        ]
+        return tree.unflatten(structure, placed)
 
     def send(self, batch: Tree) -> Tree:
         """Move a batch to the device."""

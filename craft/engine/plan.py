@@ -366,23 +366,25 @@ def _made(name: str) -> Tensor:
 
 
 def _stacked(node: fx.Node) -> list[fx.Node]:
-    """Return the results of calls that a node stacks along a new first axis, if that is all that is done with them."""
-    if node.target is not torch.ops.aten.cat.default or (len(node.args) > 1 and node.args[1] != 0):
+    """Return the results of calls that are stacked by a node along a new first axis, if that is all that is done with them.
+
+    A stack is traced as a view of a concatenation.
+    """
+    if node.target is not torch.ops.aten.view.default or node.args[0].target is not torch.ops.aten.cat.default:  # type: ignore[union-attr]
+        return []
+    joined: fx.Node = node.args[0]  # type: ignore[assignment]
+    parts: list[fx.Node] = joined.args[0]  # type: ignore[assignment]
+    if joined.args[1:] not in ((), (0,)) or list(node.args[1]) != [len(parts), *parts[0].meta["val"].shape]:  # type: ignore[arg-type]
         return []
     sources = []
-    for part in node.args[0]:  # type: ignore[union-attr]
-        chain = [part]
-        if part.target is not torch.ops.aten.unsqueeze.default or part.args[1] != 0:
-            return []
-        source = part.args[0]
-        if source.target is torch.ops.prims.convert_element_type.default:
-            chain.append(source)
-            source = source.args[0]
-        if not _of_call(source) or _own(source.args[0]) or any(len(link.users) > 1 for link in (*chain, source)):
+    for part in parts:
+        widened = part.target is torch.ops.prims.convert_element_type.default
+        source: fx.Node = part.args[0] if widened else part  # type: ignore[assignment]
+        if not _of_call(source) or _own(source.args[0]) or len(source.users) > 1 or len(part.users) > 1:  # type: ignore[arg-type]
             return []
         sources.append(source)
-    same = {(source.args[0].args[0], source.args[1]) for source in sources}
-    return sources if len(same) == 1 else []
+    same = {(source.args[0].args[0], source.args[1]) for source in sources}  # type: ignore[union-attr]
+    return sources if len(same) == 1 and len(joined.users) == 1 else []
 
 
 def _of_call(node: fx.Node) -> bool:
