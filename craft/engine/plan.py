@@ -31,6 +31,8 @@ _VIEWS = {
     torch.ops.aten.alias.default: "alias",
     torch.ops.aten.detach.default: "detach",
 }
+_WORTH = 1 << 22
+"""Bytes of a stack that is worth a copy of each part: a smaller one is in the cache when it is put together."""
 _PACKETS = {name: getattr(torch.ops.aten, name) for name in _VIEWS.values()}
 
 
@@ -337,6 +339,8 @@ class _Planner:
         for (name, index), stacks in found.items():
             writers = [part.args[0] for _, parts in stacks for part in parts]
             calls = [call for call in self.calls if call.target is region.call and call.args[0] == name]
+            if any(node.meta["val"].nbytes < _WORTH for node, _ in stacks):
+                continue
             if len(set(writers)) == len(writers) == len(calls):
                 chosen.setdefault(name, []).append(index)
                 for node, parts in stacks:
