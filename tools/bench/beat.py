@@ -23,8 +23,8 @@ from typing import Any, TextIO
 __all__ = ["Beat", "Finished", "memory"]
 
 
-class Finished(BaseException):  # noqa: N818 - not an error, and no peer's `except Exception` may catch it
-    """The parent wants no more updates."""
+class Finished(BaseException):
+    """The parent wants no more updates; no peer's `except Exception` may catch it."""
 
 
 class Beat:

@@ -48,7 +48,11 @@ def field(only: tuple[str, ...] = (), *, quick: bool = False) -> list[Contestant
     """
     everybody = [Contestant("craft", mode, kind) for kind in ("bf16", "fp32") for mode in ("step", "block", "none")]
     everybody += [Contestant("craft", mode, "bf16", architecture="default") for mode in ("step", "block", "none")]
-    ways = {"plain": ("eager", "compiled"), "hugging": ("eager", "compiled"), "lightning": ("eager", "compiled")}
+    ways: dict[str, tuple[str, ...]] = {
+        "plain": ("eager", "compiled"),
+        "hugging": ("eager", "compiled"),
+        "lightning": ("eager", "compiled"),
+    }
     ways["jax_optax"] = ("jit",)
     for peer, variants in ways.items():
         everybody += [

@@ -53,7 +53,7 @@ def make(case: Case, folder: Path, text: str = "") -> Material:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "batches.npy").exists():
-        np.savez(folder / "weights.npz", **weights(case))
+        np.savez(folder / "weights.npz", allow_pickle=False, **weights(case))
         np.save(folder / "batches.npy", _ids(case, text))
     return Material(folder)
 
@@ -97,6 +97,7 @@ def _ids(case: Case, text: str) -> npt.NDArray[np.int64]:
     if not 0 < len(letters) <= case.vocabulary or len(text) <= case.context + 1:
         return draw.integers(0, case.vocabulary, shape)
     number = {letter: place for place, letter in enumerate(letters)}
-    ids = np.array([number[letter] for letter in text], np.int64)
+    ids: npt.NDArray[np.int64] = np.array([number[letter] for letter in text], np.int64)
     start = draw.integers(0, len(ids) - case.context - 1, shape[:2])
-    return ids[start[..., None] + np.arange(case.context + 1)]
+    windows: npt.NDArray[np.int64] = ids[start[..., None] + np.arange(case.context + 1)]
+    return windows

@@ -102,8 +102,7 @@ class Worker:
         self._idle[0] += cpu - self._rested[0]
         self._idle[1] += now - self._rested[1]
         self._write(command)
-        answer = self.hear(timeout)
-        return answer
+        return self.hear(timeout)
 
     def hear(self, timeout: float = 900.0) -> dict[str, Any]:
         """Wait for an answer to what was asked before; see `ask`."""

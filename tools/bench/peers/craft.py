@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from craft import engine, grad, losses, models, optim, param, run, step, tree
+from craft import engine, grad, losses, models, optim, param, run, schedule, step, tree
 from craft import generate as generation
 from craft.mixers import Attention
-from craft.types import Batch, Model, Tree
+from craft.types import Batch, Context, Model, Tensor, Tree, Value
 from experiments.char_1m import Char1M
 from tools.bench.beat import Beat
 from tools.bench.cases import Case
 from tools.bench.material import Arrays
+from tools.bench.peers import recipe
 from tools.bench.setup import Setup
 
-__all__ = ["architecture", "generate", "memories", "train"]
+__all__ = ["architecture", "generate", "memories", "quality", "train"]
 
 
 def architecture(case: Case, kind: str) -> tuple[Any, bool]:
@@ -67,9 +68,7 @@ class _Windows:
 def _data(setup: Setup) -> _Windows:
     ids = torch.from_numpy(setup.material.batches())
     place = torch.arange(setup.case.batch)
-    batches = [
-        Batch(each[:, :-1].contiguous(), each[:, 1:].contiguous(), torch.ones(each[:, 1:].shape), place) for each in ids
-    ]
+    batches = [Batch(each[:, :-1].contiguous(), each[:, 1:].contiguous(), torch.ones(each[:, 1:].shape), place) for each in ids]
     return _Windows(batches, setup.case.tokens)
 
 
@@ -114,13 +113,14 @@ def _shared(path: str, given: Arrays) -> npt.NDArray[np.float32]:
     return np.split(joined, 3, -1)[third]
 
 
-def _task(setup: Setup) -> tuple[step.Task, bool]:
+def _task(setup: Setup, rate: Value = 1e-3, dropout: float = 0.0) -> tuple[step.Task, bool]:
     case = setup.case
     value, stand_in = architecture(case, setup.contestant.architecture)
+    value = attrs.evolve(value, dropout=dropout)
     model = value.build(case.vocabulary)
     plain = setup.contestant.architecture == "gpt2"
-    recipe: Any = optim.AdamW(decay=0.1, beta1=0.9, beta2=0.99, clip=1.0) if plain else Char1M().optimizer
-    transform = recipe.build(model.spec, 1e-3 if plain else Char1M().lr)
+    optimiser: Any = optim.AdamW(decay=0.1, beta1=0.9, beta2=0.99, clip=1.0) if plain else Char1M().optimizer
+    transform = optimiser.build(model.spec, rate if plain else Char1M().lr)
     flops = case.flops if plain and not stand_in else value.flops(model.spec, case.context) * case.tokens
     steps = setup.options.get("updates", 10_000)
     task = step.Task(
@@ -180,3 +180,34 @@ def generate(setup: Setup) -> Callable[[int], list[int]]:
         return [int(row) for row in itertools.islice(drawn, tokens)]
 
     return write
+
+
+def quality(setup: Setup) -> dict[str, Any]:
+    """Follow nanoGPT's recipe to a validation loss; see `recipe.follow`.
+
+    Craft's dropout acts on what each mixer adds to the stream, nanoGPT's also on the embedding and in the attention.
+    """
+    asked = setup.options
+    climb, floor = recipe.WARMUP / asked["updates"], recipe.FLOOR / recipe.PEAK
+    task, stand_in = _task(setup, schedule.cosine(recipe.PEAK, climb, floor), asked["dropout"])
+    machine = _start(setup, task.flops, task.steps)
+    state = machine.place(task.init(asked["seed"]))
+    place = torch.arange(setup.case.batch)
+    judged = machine.function(losses.next_token(task.model))  # type: ignore[arg-type]
+    program: list[Any] = []
+
+    def batch(inputs_BT: Tensor, targets_BT: Tensor, sample_B: Tensor) -> Batch:
+        return machine.send(Batch(inputs_BT, targets_BT, torch.ones(inputs_BT.shape), sample_B))  # type: ignore[no-any-return]
+
+    def update(done: int, inputs_BT: Tensor, targets_BT: Tensor) -> None:
+        nonlocal state
+        given = batch(inputs_BT, targets_BT, place + done * len(place))
+        if not program:
+            program.append(machine.step(task, state, given))
+        state, _ = program[0](state, given)
+
+    def judge(inputs_BT: Tensor, targets_BT: Tensor) -> float:
+        given = batch(inputs_BT, targets_BT, torch.arange(len(inputs_BT)))
+        return float(judged(state.params, given, Context())[0])
+
+    return {**recipe.follow(setup, update, judge), "stand_in": stand_in}

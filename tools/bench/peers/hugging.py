@@ -103,9 +103,7 @@ def train(setup: Setup, beat: Beat) -> None:
             disable_tqdm=True,
         )
         data = _Samples(torch.from_numpy(setup.material.batches()))
-        Trainer(
-            model, arguments, train_dataset=data, compute_loss_func=turns.nats, callbacks=[turns]
-        ).train()
+        Trainer(model, arguments, train_dataset=data, compute_loss_func=turns.nats, callbacks=[turns]).train()
 
 
 def generate(setup: Setup) -> Callable[[int], list[int]]:

@@ -83,9 +83,7 @@ def train(setup: Setup, beat: Beat) -> None:
     model = GPT(case.vocabulary, case.context, case.width, case.depth, case.heads, dtype)
     params = _load(setup)
     wide = jax.tree.map(lambda value: value.ndim > 1, params)
-    transform = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.1, mask=wide)
-    )
+    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.1, mask=wide))
 
     def loss_of(params: Any, ids_BN: Any) -> Any:
         logits_BTV = model.apply({"params": params}, ids_BN[:, :-1])

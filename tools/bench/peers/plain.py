@@ -5,7 +5,6 @@ GPT-2 of Radford et al. 2019; the optimiser's settings and the recipe are nanoGP
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import Tensor, nn
 
 from tools.bench.beat import Beat
+from tools.bench.peers import recipe
 from tools.bench.setup import Setup
 
-__all__ = ["GPT", "load", "optimiser", "quality", "train"]
+__all__ = ["GPT", "load", "nats", "optimiser", "quality", "train"]
 
 
 class GPT(nn.Module):
@@ -46,9 +46,7 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in self.qkv(self.ln1(x_BTD)).chunk(3, -1)
-        )
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in self.qkv(self.ln1(x_BTD)).chunk(3, -1))
         rate = self.rate if self.training else 0.0
         y_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
         x_BTD = x_BTD + self.dropout(self.proj(y_BHTE.transpose(1, 2).flatten(-2)))
@@ -131,56 +129,18 @@ def train(setup: Setup, beat: Beat) -> None:
 
 
 def quality(setup: Setup) -> dict[str, Any]:
-    """Run nanoGPT's recipe until the validation loss is reached or the updates are spent.
+    """Follow nanoGPT's recipe to a validation loss; see `recipe.follow`."""
+    loop = _Loop(setup, setup.options["dropout"])
 
-    `setup.options` holds the recipe: `updates`, `every` (updates between evaluations), `goal` (nats), `dropout`, `seed`,
-    and `tokens`, a folder with train.npy and validation.npy.
-
-    Returns
-    -------
-    The best loss on the whole validation split, whether it reached the goal, and the seconds that evaluations before
-    the last one took: they are no part of the time to quality.
-    """
-    import time
-
-    import numpy as np
-
-    recipe, case = setup.options, setup.case
-    loop = _Loop(setup, recipe["dropout"])
-    train_N, held_N = (torch.from_numpy(np.load(f"{recipe['tokens']}/{name}.npy")) for name in ("train", "validation"))
-    draw = torch.Generator().manual_seed(recipe["seed"])
-    spent, best, last, done, trail = 0.0, math.inf, 0.0, 0, []
-    while done < recipe["updates"] and best > recipe["goal"]:
+    def update(done: int, inputs_BT: Tensor, targets_BT: Tensor) -> None:
         for group in loop.optimiser.param_groups:
-            group["lr"] = _rate(done, recipe["updates"])
-        start_B = torch.randint(len(train_N) - case.context, (case.batch,), generator=draw)
-        ids_BN = torch.stack([train_N[i : i + case.context + 1] for i in start_B.tolist()]).to(setup.device)
-        loop.update(ids_BN[:, :-1], ids_BN[:, 1:])
-        done += 1
-        if done % recipe["every"] == 0 or done == recipe["updates"]:
-            spent += last
-            began = time.perf_counter()
-            loss = _held_out(loop, held_N, case.context)
-            last = time.perf_counter() - began
-            best, trail = min(best, loss), [*trail, [done, loss]]
-    return {"loss": best, "reached": best <= recipe["goal"], "updates": done, "evaluating": spent, "trail": trail}
+            group["lr"] = recipe.rate(done, setup.options["updates"])
+        loop.update(inputs_BT, targets_BT)
 
+    def judge(inputs_BT: Tensor, targets_BT: Tensor) -> float:
+        loop.model.eval()
+        loss = float(loop.loss(inputs_BT, targets_BT))
+        loop.model.train()
+        return loss
 
-def _rate(step: int, updates: int, peak: float = 1e-3, floor: float = 1e-4, warmup: int = 100) -> float:
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    return floor + 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (updates - warmup))) * (peak - floor)
-
-
-@torch.no_grad()
-def _held_out(loop: _Loop, tokens_N: Tensor, context: int, together: int = 64) -> float:
-    """Measure the whole split in windows side by side; a last piece shorter than a window is left out."""
-    count = (len(tokens_N) - 1) // context
-    inputs = tokens_N[: count * context].view(count, context)
-    targets = tokens_N[1 : count * context + 1].view(count, context)
-    loop.model.eval()
-    total = 0.0
-    for x_BT, y_BT in zip(inputs.split(together), targets.split(together), strict=True):
-        total += float(loop.loss(x_BT.to(loop.device), y_BT.to(loop.device))) * len(x_BT)
-    loop.model.train()
-    return total / count
+    return recipe.follow(setup, update, judge)
