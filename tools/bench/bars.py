@@ -106,8 +106,8 @@ def _single(results: Results) -> Iterable[Bar]:
 
 
 def _start(results: Results) -> Iterable[Bar]:
-    rounds = results.get("start", {}).values()
-    imported = [each[name]["warm"] for each in rounds for name in ("import torch", "import torch again")]
+    rounds = [each for name, each in results.get("start", {}).items() if name != "not_run"]
+    imported = [one["warm"] for each in rounds for name, one in each.items() if name.startswith("import torch")]
     base = statistics.median(imported) if imported else 0.0
 
     def bar(text: str, name: str, kind: str, most: float) -> Bar:

@@ -73,7 +73,8 @@ class Worker:
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=env, cwd=ROOT, text=True)
         self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._idle, self._rested = [0.0, 0.0], (self.cpu(), time.monotonic())
         if first:
             self._write(first)
@@ -86,7 +87,7 @@ class Worker:
 
     def _write(self, command: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its last answer says why it went
+        with contextlib.suppress(BrokenPipeError, ValueError):  # gone, or ended: its last answer says why
             self._process.stdin.write(command + "\n")
             self._process.stdin.flush()
 
@@ -139,10 +140,15 @@ class Worker:
         return self._idle[0] / self._idle[1] if self._idle[1] > 1.0 else 0.0
 
     def end(self) -> None:
-        """Let the process quit, or kill it."""
+        """Let the process quit, or kill it; once is enough, twice does no harm."""
         self._write("quit")
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()

@@ -89,6 +89,7 @@ def _absent(not_run: dict[str, str]) -> str:
 
 
 def _start(found: Results) -> str:
+    found = {name: each for name, each in found.items() if name != "not_run"}
     names = list(dict.fromkeys(name for each in found.values() for name in each))
     rows = []
     for name in names:

@@ -73,7 +73,7 @@ def _rounds(
 
     def keep(name: str, number: int, answer: dict[str, Any]) -> None:
         if name.startswith("product"):
-            rates[name.split()[-1]][number] = answer["loss"]
+            rates[workers[name].setup.contestant.precision][number] = answer["loss"]
             return
         ms[name][number] = 1e3 * answer["seconds"] / len(answer["each"])
         best[name] = min([best.get(name, float("inf")), *(1e3 * each for each in answer["each"])])
