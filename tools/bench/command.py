@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     session.out.mkdir(parents=True, exist_ok=True)
     file = session.out / "bench.json"
     results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if asked.resume and file.exists() else {}
-    results["machine"] = describe(session.threads) | {"began": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")}
+    results["machine"] = describe(session.threads)
     for section in asked.only:
         measure(session, section, results)
     write(session.out, results)
@@ -103,10 +103,19 @@ def measure(session: Session, section: str, results: dict[str, Any]) -> None:
     try:
         for name, piece in importlib.import_module(f"tools.bench.sections.{section}").run(session, kept):
             kept[name] = piece
+            _sign(results, section)
             write(session.out, results)
     except NotRun as reason:
         kept["not_run"] = str(reason)
         session.say(f"{section} is not run: {reason}")
+
+
+def _sign(results: dict[str, Any], section: str) -> None:
+    """Note when a section was last added to, and at which commits: pieces that were kept may be of an earlier one."""
+    made = results.setdefault("made", {}).setdefault(section, {"commits": []})
+    commit = results.get("machine", {}).get("commit", "unknown")
+    made["commits"] += [commit] if commit not in made["commits"] else []
+    made["at"] = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:

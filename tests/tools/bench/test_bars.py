@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 
 from tools.bench.bars import against, bars, shares
+from tools.bench.pairs import Ratio
 
 
 def named(results, words):
@@ -15,8 +18,10 @@ def test_without_results_nothing_is_held_and_nothing_is_missing():
 
 
 def test_the_fastest_variant_counts(results):
-    found, name = against(results["steady"]["1m"], "craft step bf16", lambda one: one["peer"] == "plain")
-    assert (found.median, found.least, name) == (3.0, 2.5, "plain eager bf16")
+    found = against(results["steady"]["1m"], "craft step bf16", lambda one: one["peer"] == "plain")
+    assert found is not None
+    assert found[0] == Ratio(median=3.0, least=2.5, rounds=3)
+    assert found[1] == "plain eager bf16"
     bar = named(results, ">= 2.5x best plain PyTorch as users run it; Craft on the identical")
     assert bar.held
     assert "3.00x (least 2.50x of 3 rounds; plain eager bf16)" in bar.measured
@@ -25,8 +30,9 @@ def test_the_fastest_variant_counts(results):
 def test_a_round_without_the_anchor_does_not_count(results):
     one = results["steady"]["1m"]["contestants"]["plain eager bf16"]
     one["beside"]["craft step bf16"] = [None, 20.0, None]
-    found, _ = against(results["steady"]["1m"], "craft step bf16", lambda one: one["precision"] == "bf16")
-    assert (found.median, found.rounds) == (2.5, 1)
+    found = against(results["steady"]["1m"], "craft step bf16", lambda one: one["precision"] == "bf16")
+    assert found is not None
+    assert found[0] == Ratio(median=2.5, least=2.5, rounds=1)
 
 
 def test_the_share_is_that_of_the_same_round(results):
@@ -36,7 +42,7 @@ def test_the_share_is_that_of_the_same_round(results):
 
 
 def test_start_and_import_are_compared(results):
-    rounds = {"import torch": {"warm": 1.0}, "import torch again": {"warm": 1.2}}
+    rounds: dict[str, Any] = {"import torch": {"warm": 1.0}, "import torch again": {"warm": 1.2}}
     rounds |= {
         "craft none bf16, 4 layers": {"cold": 3.0, "warm": 3.0},
         "craft block bf16, 4 layers": {"not_run": "no compiler"},

@@ -13,15 +13,20 @@ def talk(commands):
 
 def test_a_burst_is_answered_when_it_is_done_and_its_loss_read_once():
     beat, said = talk("steps 3\nmemory\nquit\n")
-    read = []
+    read: list[float] = []
+
+    def loss(value):
+        read.append(value)
+        return value
+
     beat.start(parameters=5)
-    beat(lambda: read.append(0) or 1.0)
-    beat(lambda: read.append(1) or 2.0)
+    beat(lambda: loss(1.0))
+    beat(lambda: loss(2.0))
     assert said() == [{"parameters": 5}]
     with pytest.raises(Finished):
-        beat(lambda: read.append(2) or 3.0)
+        beat(lambda: loss(3.0))
     _, burst, sizes = said()
-    assert read == [2]
+    assert read == [3.0]
     assert burst["loss"] == 3.0
     assert len(burst["each"]) == 3
     assert burst["seconds"] == pytest.approx(sum(burst["each"]))

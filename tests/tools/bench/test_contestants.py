@@ -23,8 +23,8 @@ def test_the_allocator_settings_are_those_of_craft(monkeypatch):
 
     for name in ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Library())
     allocator.keep_memory()
     assert sorted(asked.values()) == sorted(int(part.partition("=")[2]) for part in KEPT.split(":"))
 

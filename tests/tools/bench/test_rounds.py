@@ -1,3 +1,5 @@
+from typing import Any
+
 from tools.bench.cases import CASES
 from tools.bench.contestants import Contestant
 from tools.bench.pool import NotRun
@@ -17,8 +19,9 @@ class Fake:
 
 
 def test_turns_go_round_and_who_falls_out_is_named():
-    log, kept = [], []
-    workers = {"a": Fake(log, "a"), "b": Fake(log, "b", fails={2})}
+    log: list[Any] = []
+    kept: list[Any] = []
+    workers: dict[str, Any] = {"a": Fake(log, "a"), "b": Fake(log, "b", fails={2})}
     lost = turns(workers, 3, {"a": 5, "b": 7}, lambda name, number, answer: kept.append((name, number)))
     assert lost == {"b": "it died"}
     assert log[:4] == [("a", "steps 5"), ("b", "steps 7"), ("b", "steps 7"), ("a", "steps 5")]
@@ -26,7 +29,7 @@ def test_turns_go_round_and_who_falls_out_is_named():
 
 
 def test_who_cannot_start_is_named(session, tiny):
-    not_run = {}
+    not_run: dict[str, str] = {}
     assert begin(session, [Contestant("craft", "sideways")], tiny, not_run) == {}
     assert "craft sideways fp32" in not_run
 
