@@ -22,6 +22,13 @@ __all__ = ["SECTIONS", "main", "measure", "parse"]
 
 SECTIONS = ("steady", "start", "quality", "memory", "generation", "overhead", "help", "plan", "default", "gpu")
 PEERS = ("craft", "plain", "hugging", "lightning", "jax_optax")
+_EXAMPLES = """\
+examples
+  python -m tools.bench --quick                                    1M in a few minutes
+  python -m tools.bench --text shakespeare.txt --out outputs/b     everything, hours
+  python -m tools.bench --out outputs/b --resume                   the rest of what was broken off
+  python -m tools.bench --only steady --cases 10m,25m --peers craft,plain
+"""
 _QUICK = ("steady", "start", "overhead", "help")
 
 
@@ -41,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the flags."""
-    parser = argparse.ArgumentParser("python -m tools.bench", description="Craft beside its peers, in turns on this machine.")
+    parser = argparse.ArgumentParser(
+        "python -m tools.bench", description="Craft beside its peers, in turns on this machine.", epilog=_EXAMPLES
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
     def names(known: Sequence[str]) -> Any:
         def split(text: str) -> list[str]:
@@ -103,18 +113,19 @@ def measure(session: Session, section: str, results: dict[str, Any]) -> None:
     try:
         for name, piece in importlib.import_module(f"tools.bench.sections.{section}").run(session, kept):
             kept[name] = piece
-            _sign(results, section)
+            _sign(session, results, section)
             write(session.out, results)
     except NotRun as reason:
         kept["not_run"] = str(reason)
         session.say(f"{section} is not run: {reason}")
 
 
-def _sign(results: dict[str, Any], section: str) -> None:
-    """Note when a section was last added to, and at which commits: pieces that were kept may be of an earlier one."""
-    made = results.setdefault("made", {}).setdefault(section, {"commits": []})
-    commit = results.get("machine", {}).get("commit", "unknown")
-    made["commits"] += [commit] if commit not in made["commits"] else []
+def _sign(session: Session, results: dict[str, Any], section: str) -> None:
+    """Note when, how and at which commits a section was made: pieces that were kept may be of an earlier one."""
+    made = results.setdefault("made", {}).setdefault(section, {"commits": [], "how": []})
+    how = f"{session.rounds} rounds, {session.threads} threads{', quick' if session.quick else ''}"
+    for name, value in (("commits", results.get("machine", {}).get("commit", "unknown")), ("how", how)):
+        made[name] += [value] if value not in made[name] else []
     made["at"] = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
 
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from tools.bench.cases import Case
 
-__all__ = ["Arrays", "Material", "make", "weights"]
+__all__ = ["BATCHES", "Arrays", "Material", "make", "weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 """Arrays by name."""
 
-_BATCHES = 16
+BATCHES = 16
 """Different batches, taken in turn."""
 
 
@@ -91,7 +91,7 @@ def weights(case: Case, seed: int = 0) -> Arrays:
 
 
 def _ids(case: Case, text: str) -> npt.NDArray[np.int64]:
-    shape = (_BATCHES, case.batch, case.context + 1)
+    shape = (BATCHES, case.batch, case.context + 1)
     draw = np.random.default_rng(1)
     letters = sorted(set(text))
     if not 0 < len(letters) <= case.vocabulary or len(text) <= case.context + 1:

@@ -91,7 +91,7 @@ class Worker:
             self._process.stdin.write(command + "\n")
             self._process.stdin.flush()
 
-    def ask(self, command: str, timeout: float = 900.0) -> dict[str, Any]:
+    def ask(self, command: str, timeout: float = 1800.0) -> dict[str, Any]:
         """Give a command and wait for its answer.
 
         Raises
@@ -105,7 +105,7 @@ class Worker:
         self._write(command)
         return self.hear(timeout)
 
-    def hear(self, timeout: float = 900.0) -> dict[str, Any]:
+    def hear(self, timeout: float = 1800.0) -> dict[str, Any]:
         """Wait for an answer to what was asked before; see `ask`."""
         try:
             line = self._answers.get(timeout=timeout)

@@ -32,8 +32,10 @@ def page(results: Results) -> str:
     parts += ["## Bars\n", table(("bar", "measured", "held"), rows)]
     machine = results.get("machine", {})
     parts += ["## Machine\n", table(("what", "value"), list(machine.items()))]
-    made = [(name, one["at"], ", ".join(one["commits"])) for name, one in results.get("made", {}).items()]
-    parts += [table(("section", "measured at", "commits"), made)] if made else []
+    made = [
+        (name, one["at"], ", ".join(one["commits"]), "; ".join(one["how"])) for name, one in results.get("made", {}).items()
+    ]
+    parts += [table(("section", "measured at", "commits", "how"), made)] if made else []
     for name, write in _WRITERS.items():
         if results.get(name):
             parts += [f"## {name.capitalize()}\n", write(results[name])]

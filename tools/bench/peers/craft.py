@@ -18,7 +18,7 @@ from craft.types import Batch, Context, Model, Tensor, Tree, Value
 from experiments.char_1m import Char1M
 from tools.bench.beat import Beat
 from tools.bench.cases import Case
-from tools.bench.material import Arrays
+from tools.bench.material import BATCHES, Arrays
 from tools.bench.peers import recipe
 from tools.bench.setup import Setup
 
@@ -148,7 +148,7 @@ def train(setup: Setup, beat: Beat) -> None:
     task, stand_in = _task(setup)
     machine = _start(setup, task.flops, task.steps)
     state = machine.place(task.init(0))
-    batches = [machine.send(task.data.batch(number)) for number in range(16)]
+    batches = [machine.send(task.data.batch(number)) for number in range(BATCHES)]
     counted = sum(leaf.numel() for leaf in tree.leaves(state.params))
     beat.start(parameters=counted, flops=task.flops, stand_in=stand_in, mode=machine.mode)
     program = machine.step(task, state, batches[0])

@@ -26,7 +26,7 @@ def run(session: Session, done: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield case.name, measure(session, case, field(session.peers, quick=session.quick))
 
 
-def measure(session: Session, case: Case, those: list[Contestant], **more: Any) -> dict[str, Any]:
+def measure(session: Session, case: Case, those: list[Contestant], together: int = 0, **more: Any) -> dict[str, Any]:
     """Time contestants on a case.
 
     Not all fit into the memory together: they come in groups, and in each group the anchors and the products take part.
@@ -37,6 +37,8 @@ def measure(session: Session, case: Case, those: list[Contestant], **more: Any) 
         What is run.
     those
         Who.
+    together
+        How many besides the anchors are alive at a time; 0: as many as the memory holds.
     **more
         Fields of `setup.Setup`.
 
@@ -50,7 +52,7 @@ def measure(session: Session, case: Case, those: list[Contestant], **more: Any) 
     anchors = [one for one in those if one.name in ANCHORS]
     steadies = begin(session, products() + anchors, case, not_run, **more)
     others = [one for one in those if one.name not in ANCHORS]
-    size = max(1, int(0.8 * free() / estimate(case)))
+    size = together or max(1, int(0.8 * free() / estimate(case)))
     groups = [others[at : at + size] for at in range(0, len(others), size)] or [[]]
     for group in groups:
         guests = begin(session, group, case, not_run, **more)
