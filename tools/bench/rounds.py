@@ -40,7 +40,7 @@ def begin(
         try:
             facts = worker.hear()
             facts["loss"] = worker.hear()["loss"]
-            worker.ask(f"steps {case.burst}")
+            worker.ask("steps 1" if one.peer == "product" else f"steps {case.burst}")
             begun[one.name] = (worker, facts)
         except NotRun as reason:
             not_run[one.name] = str(reason)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Session:
     def worker(self, one: Contestant, case: Case, *, caches: Path | None = None, first: str = "", **more: Any) -> Worker:
         """Start a contestant on a case; see `pool.Worker` and `setup.Setup`."""
         text = self.text.read_text(encoding="utf-8") if self.text else ""
-        shapes = "-".join(str(value) for value in attrs.astuple(case)[1:-1])
+        shapes = "-".join(str(value) for value in (*attrs.astuple(case)[1:-1], zlib.crc32(text.encode())))
         folder = material.make(case, self.out / "material" / shapes, text).folder
         logs = self.out / "logs"
         logs.mkdir(parents=True, exist_ok=True)

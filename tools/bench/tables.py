@@ -46,6 +46,13 @@ def _steady(found: Results) -> str:
     return "\n".join(f"### {name}\n\n{_case(case)}" for name, case in found.items() if "contestants" in case)
 
 
+_NOTE = """\
+Times and shares are medians over the rounds; `times Craft's step` is the median, `least` the smallest of the ratios within a
+round to Craft's compiled step (bf16, same model). `+alloc` rows have Craft's allocator settings. The peak is that of the
+whole process, its compiler included where it had to compile; `idle CPU` is what it used while others had their turn.
+"""
+
+
 def _case(case: Results) -> str:
     head = ["contestant", "ms/step (median)", "ms/step (min)", "tokens/s", "GFLOP/s", "of product rate", "times Craft's step"]
     head += ["least", "peak MB", "idle CPU", "first loss"]
@@ -72,7 +79,7 @@ def _case(case: Results) -> str:
                 f"{one['loss']:.5f}",
             )
         )
-    return "\n".join((table(head, rows), _check(case), _absent(case["not_run"])))
+    return "\n".join((table(head, rows), _NOTE, _check(case), _absent(case["not_run"])))
 
 
 def _check(case: Results) -> str:
@@ -105,14 +112,21 @@ def _start(found: Results) -> str:
 
 def _quality(found: Results) -> str:
     rows = [
-        (name, f"{one['seconds']:.1f}", f"{one['loss']:.4f}", "yes" if one["reached"] else "no", str(one["updates"]))
+        (
+            name,
+            f"{one['seconds']:.1f}",
+            f"{one['loss']:.4f}",
+            f"{one['test']:.4f}",
+            "yes" if one["reached"] else "no",
+            str(one["updates"]),
+        )
         if "seconds" in one
-        else (name, "not run", "", "", one["not_run"])
+        else (name, "not run", "", "", "", one["not_run"])
         for name, one in found.items()
         if isinstance(one, dict)
     ]
     absent = f"not run: {found['not_run']}\n" if "not_run" in found else ""
-    return absent + table(("run", "seconds", "validation loss", "reached", "updates"), rows)
+    return absent + table(("run", "seconds", "validation loss", "test loss", "reached", "updates"), rows)
 
 
 def _memory(found: Results) -> str:

@@ -24,7 +24,7 @@ def test_other_initial_losses_are_seen(results):
 
 
 def test_every_section_can_be_written():
-    ran, failed = {"seconds": 1.0, "loss": 1.8, "reached": True, "updates": 3}, {"not_run": "no"}
+    ran, failed = {"seconds": 1.0, "loss": 1.8, "test": 1.9, "reached": True, "updates": 3}, {"not_run": "no"}
     exact = {"memory_mb": 100.0, "seconds_per_step": 1.0}
     length = {"updates": 9, "auto_over_best": 1.0, "measured": {"auto": 1.0}, "predicted": {"none": 1.0}}
     text = page(

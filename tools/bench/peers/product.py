@@ -19,7 +19,7 @@ def train(setup: Setup, beat: Beat) -> None:
     """Multiply for ever; the `loss` of each turn is the best rate in it, in GFLOP/s."""
     torch.set_num_threads(setup.threads)
     dtype = torch.bfloat16 if setup.bf16 else torch.float32
-    sizes = _SIZES[setup.device]
+    sizes = setup.options.get("sizes") or _SIZES[setup.device]
     made = {size: torch.randn(size, size, device=setup.device).to(dtype) for size in sizes}
     beat.start(parameters=0)
     while True:

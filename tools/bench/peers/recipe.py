@@ -35,7 +35,7 @@ def follow(
     ----------
     setup
         `setup.options` holds `updates`, `every` (updates between evaluations), `goal` (nats), `seed`, and `tokens`, a
-        folder with train.npy and validation.npy.
+        folder with train.npy, validation.npy and test.npy.
     update
         (number of the update, inputs, targets): makes one.
     judge
@@ -43,11 +43,11 @@ def follow(
 
     Returns
     -------
-    The best loss on the whole validation split, whether it reached the goal, and the seconds that evaluations before
-    the last one took: they are no part of the time to quality.
+    The best loss on the whole validation split, whether it reached the goal, the loss on the test split at the end, and
+    the seconds that this and the evaluations before the last one took: they are no part of the time to quality.
     """
     asked, case = setup.options, setup.case
-    train_N, held_N = (torch.from_numpy(np.load(f"{asked['tokens']}/{name}.npy")) for name in ("train", "validation"))
+    train_N, held_N = (_tokens(setup, name) for name in ("train", "validation"))
     draw = torch.Generator().manual_seed(asked["seed"])
     earlier, last, best, done = 0.0, 0.0, math.inf, 0
     trail: list[list[float]] = []
@@ -58,9 +58,18 @@ def follow(
         done += 1
         if done % asked["every"] == 0 or done == asked["updates"]:
             began, earlier = time.perf_counter(), earlier + last
-            trail.append([done, _held_out(judge, held_N.to(setup.device), case.context)])
+            trail.append([done, _held_out(judge, held_N, case.context)])
             last, best = time.perf_counter() - began, min(best, trail[-1][1])
-    return {"loss": best, "reached": best <= asked["goal"], "updates": done, "evaluating": earlier, "trail": trail}
+    began = time.perf_counter()
+    test = _held_out(judge, _tokens(setup, "test"), case.context)
+    apart = earlier + time.perf_counter() - began
+    found = {"loss": best, "reached": best <= asked["goal"], "updates": done, "evaluating": apart}
+    return {**found, "test": test, "trail": trail}
+
+
+def _tokens(setup: Setup, name: str) -> Tensor:
+    ids_N = torch.from_numpy(np.load(f"{setup.options['tokens']}/{name}.npy"))
+    return ids_N if name == "train" else ids_N.to(setup.device)
 
 
 @torch.no_grad()

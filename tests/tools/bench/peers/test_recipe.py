@@ -17,7 +17,7 @@ def test_the_rate_climbs_and_falls_along_a_cosine():
 @pytest.mark.parametrize("peer", [plain, craft])
 def test_a_peer_trains_to_a_goal_and_stops_there(peer, tiny, tmp_path):
     ids = np.arange(400) % tiny.vocabulary
-    for name in ("train", "validation"):
+    for name in ("train", "validation", "test"):
         np.save(tmp_path / f"{name}.npy", ids)
     options = {"updates": 400, "every": 10, "goal": 1.5, "dropout": 0.1, "seed": 0, "tokens": str(tmp_path)}
     variant = "eager" if peer is plain else "none"
@@ -26,4 +26,5 @@ def test_a_peer_trains_to_a_goal_and_stops_there(peer, tiny, tmp_path):
     assert found["reached"]
     assert found["loss"] <= 1.5
     assert found["updates"] < 400
-    assert found["evaluating"] >= 0
+    assert found["evaluating"] > 0
+    assert found["test"] == pytest.approx(found["loss"], abs=0.01)
