@@ -62,7 +62,7 @@ def against(case: Results, anchor: str, wanted: Callable[[Results], bool]) -> tu
 def shares(case: Results, one: Results) -> list[float]:
     """Return a contestant's share of the products' rate, one a round."""
     flops = one.get("flops") or case["flops"]
-    return [flops / (ms / 1e3) / 1e9 / peak for ms, peak in zip(one["ms"], one["peak"], strict=False)]
+    return [flops / ms / 1e6 / peak for ms, peak in zip(one["ms"], one["peak"], strict=True) if peak]
 
 
 def _speed(results: Results) -> Iterable[Bar]:

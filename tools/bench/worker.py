@@ -39,7 +39,7 @@ def serve(setup: Setup, commands: TextIO, answers: TextIO) -> None:
         elif setup.job == "train":
             peer.train(setup, beat)
         elif setup.job == "generate":
-            _generate(peer.generate(setup), beat, commands)
+            _generate(*peer.generate(setup), beat, commands)
         else:
             beat.say(peer.quality(setup))
     except Finished:
@@ -51,8 +51,8 @@ def serve(setup: Setup, commands: TextIO, answers: TextIO) -> None:
         beat.say({"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"})
 
 
-def _generate(write: Any, beat: Beat, commands: TextIO) -> None:
-    beat.say({})
+def _generate(write: Any, facts: dict[str, Any], beat: Beat, commands: TextIO) -> None:
+    beat.say(facts)
     for line in commands:
         word, _, number = line.strip().partition(" ")
         if word == "generate":

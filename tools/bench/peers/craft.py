@@ -157,9 +157,9 @@ def train(setup: Setup, beat: Beat) -> None:
         beat(metrics["loss"].item)
 
 
-def generate(setup: Setup) -> Callable[[int], list[int]]:
-    """Make a function that writes a number of tokens after the prompt, greedily, with a key-value cache."""
-    task, _ = _task(setup)
+def generate(setup: Setup) -> tuple[Callable[[int], list[int]], dict[str, Any]]:
+    """Make a function that writes a number of tokens after the prompt, greedily, with a key-value cache, and facts of it."""
+    task, stand_in = _task(setup)
     assert task.model is not None
     machine = _start(setup)
     params = machine.place(task.init(0).params)
@@ -179,7 +179,7 @@ def generate(setup: Setup) -> Callable[[int], list[int]]:
         )
         return [int(row) for row in itertools.islice(drawn, tokens)]
 
-    return write
+    return write, {"stand_in": stand_in}
 
 
 def quality(setup: Setup) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def train(setup: Setup, beat: Beat) -> None:
         Trainer(model, arguments, train_dataset=data, compute_loss_func=turns.nats, callbacks=[turns]).train()
 
 
-def generate(setup: Setup) -> Callable[[int], list[int]]:
-    """Make a function that writes a number of tokens after the prompt, greedily, with a key-value cache."""
+def generate(setup: Setup) -> tuple[Callable[[int], list[int]], dict[str, Any]]:
+    """Make a function that writes a number of tokens after the prompt, greedily, with a key-value cache, and facts of it."""
     torch.set_num_threads(setup.threads)
     model = load(setup).eval().to(torch.bfloat16 if setup.bf16 else torch.float32).to(setup.device)
     prompt = torch.from_numpy(setup.material.batches())[0, :1, : setup.options["prompt"]].to(setup.device)
@@ -120,4 +120,4 @@ def generate(setup: Setup) -> Callable[[int], list[int]]:
         written: list[int] = ids[0, prompt.shape[1] :].tolist()
         return written
 
-    return write
+    return write, {"stand_in": False}

@@ -20,9 +20,11 @@ from typing import Any
 from tools.bench.pool import ROOT, NotRun, environment
 from tools.bench.session import Session
 
-__all__ = ["fit", "length", "predict", "run"]
+__all__ = ["LENGTHS", "fit", "length", "predict", "run"]
 
 MODES = ("none", "block", "step")
+LENGTHS = {"30 s": (30.0, "all"), "5 min": (300.0, "two"), "1 h": (3600.0, "none")}
+"""Seconds that the best mode needs, and which runs are made: all, `auto` and the best, none."""
 _FIRST = 60
 """Updates of the run that tells the rates."""
 
@@ -34,10 +36,11 @@ def run(session: Session, done: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     known = {mode: rate for mode, rate in rates.items() if "not_run" not in rate}
     if not known:
         return
-    for name, seconds in (("30 s", 30.0), ("5 min", 300.0), ("1 h", 3600.0)):
+    for name, (seconds, made) in LENGTHS.items():
         if name not in done:
             session.say(f"default: {name}")
-            yield name, _length(session, seconds, known)
+            made = "none" if session.quick and made == "two" else made
+            yield name, _length(session, seconds, made, known)
 
 
 def fit(wall: float, updates: int, timings: list[dict[str, float]]) -> dict[str, float]:
@@ -90,15 +93,15 @@ def _rate(session: Session, mode: str) -> dict[str, Any]:
     return fit(wall, _FIRST, timings[:-1])  # the last row comes after the evaluation at the end
 
 
-def _length(session: Session, seconds: float, rates: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _length(session: Session, seconds: float, made: str, rates: dict[str, dict[str, float]]) -> dict[str, Any]:
     updates = length(rates, seconds)
     predicted = {mode: predict(rate, updates) for mode, rate in rates.items()}
     best = min(predicted, key=lambda mode: predicted[mode])
     result: dict[str, Any] = {"updates": updates, "predicted": predicted, "best": best}
-    if seconds > (30.0 if session.quick else 300.0):
+    if made == "none":
         chosen = _announced(session, updates)
         return {**result, "auto": chosen, "measured": {}, "auto_over_best": predicted[chosen] / predicted[best]}
-    modes = ["auto", *rates] if seconds == 30.0 else ["auto", best]
+    modes = ["auto", *rates] if made == "all" else ["auto", best]
     measured = {mode: _once(session, mode, updates)[0] for mode in modes}
     least = min(value for mode, value in measured.items() if mode != "auto")
     return {**result, "measured": measured, "auto_over_best": measured["auto"] / least}

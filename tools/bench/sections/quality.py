@@ -24,7 +24,7 @@ __all__ = ["GOAL", "RECIPE", "run", "tokens"]
 
 GOAL = 1.88
 """Nats a character on the whole validation split."""
-RECIPE = "--context 64 --batch 32 --steps 160 --lr 0.04 --compile none"
+RECIPE = "--context 64 --batch 32 --steps 140 --lr 0.06 --compile none"
 """Craft's recipe, as flags of experiments/char_1m.py."""
 _ENDS = "--evaluate.every 1000000 --checkpoint.every 1000000 --sample.tokens 1 --track.wandb off"
 _NANO = {"updates": 2000, "every": 250, "dropout": 0.0, "goal": GOAL}

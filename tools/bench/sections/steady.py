@@ -94,7 +94,7 @@ def _rounds(
         entry["idle"] = max(entry.get("idle", 0.0), worker.idle)
         peak = rates[worker.setup.contestant.precision]
         entry["ms"] += own.values()
-        entry["peak"] += [peak[number] for number in own if number in peak]
+        entry["peak"] += [peak.get(number) for number in own]
         for anchor in ANCHORS:
             if anchor in ms:
                 entry["beside"].setdefault(anchor, []).extend(ms[anchor].get(number) for number in own)
