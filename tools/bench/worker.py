@@ -39,7 +39,8 @@ def serve(setup: Setup, commands: TextIO, answers: TextIO) -> None:
         elif setup.job == "train":
             peer.train(setup, beat)
         elif setup.job == "generate":
-            _generate(*peer.generate(setup), beat, commands)
+            write, facts = peer.generate(setup)
+            _generate(write, facts, beat, commands)
         else:
             beat.say(peer.quality(setup))
     except Finished:
