@@ -72,8 +72,8 @@ def _case(case: Results) -> str:
                 f"{1e3 * case['tokens'] / ms:,.0f}",
                 f"{flops / ms / 1e6:.0f}",
                 f"{statistics.median(share):.1%}" if share else "",
-                f"{beside[0].median:.2f}" if beside else "1",
-                f"{beside[0].least:.2f}" if beside else "1",
+                f"{beside[0].median:.2f}" if beside else "-",
+                f"{beside[0].least:.2f}" if beside else "-",
                 f"{one.get('peak_mb', 0):.0f}",
                 f"{one.get('idle', 0):.1%}",
                 f"{one['loss']:.5f}",
@@ -88,7 +88,8 @@ def _check(case: Results) -> str:
     losses = [one["loss"] for one in same.values() if one["precision"] == "fp32"]
     counts = {one["parameters"] for one in same.values()}
     stand_in = any(one.get("stand_in") for one in case["contestants"].values())
-    words = f"Parameters: {', '.join(f'{count:,}' for count in sorted(counts))} (expected {case['parameters']:,}). "
+    words = f"Parameters: {', '.join(f'{count:,}' for count in sorted(counts))} (expected {case['parameters']:,}"
+    words += "). " if counts <= {case["parameters"]} else "): NOT THE SAME MODEL. "
     if losses:
         gap = max(losses) - min(losses)
         words += f"First losses in fp32 differ by {gap:.1e} at most: {'agreed' if gap < 1e-3 else 'NOT THE SAME MODEL'}. "
