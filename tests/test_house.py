@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "craft").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
 LAYERS = (
     "types tree rng param config policy errors run cache __init__",
@@ -117,8 +118,14 @@ def test_each_confined_library_is_where_it_is_said_to_be():
 
 
 def test_names_say_what_is_in_a_file():
-    for path in [*FILES, *EXPERIMENTS, *(ROOT / "tests").rglob("*.py")]:
-        assert not {part.removesuffix(".py").removeprefix("test_") for part in path.relative_to(ROOT).parts} & VAGUE, path
+    for path in [*FILES, *EXPERIMENTS, *TOOLS, *(ROOT / "tests").rglob("*.py")]:
+        words = path.relative_to(ROOT).as_posix().removeprefix("tests/").removeprefix("tools/").split("/")
+        assert not {word.removesuffix(".py").removeprefix("test_") for word in words} & VAGUE, path
+
+
+def test_nothing_that_is_installed_knows_the_tools():
+    for path in [*FILES, *EXPERIMENTS]:
+        assert not [name for name, _ in imports(parsed(path)) if name.split(".")[0] == "tools"], path
 
 
 WHOLE = {"house", "readme"}
@@ -132,7 +139,7 @@ def about(path: Path) -> str:
     if parts[0] == "experiments":
         known = {file.stem for file in EXPERIMENTS} | {"experiments"}
         return "" if subject in known else f"there is no experiment {subject}"
-    folder = (ROOT / "craft").joinpath(*parts[:-1])
+    folder = (ROOT if parts[0] == "tools" else ROOT / "craft").joinpath(*parts[:-1])
     if not folder.is_dir():
         return f"there is no room {'/'.join(parts[:-1])}"
     there = (folder / f"{subject}.py").is_file() or (folder / subject).is_dir()
@@ -150,6 +157,7 @@ def test_tests_mirror_the_code(path):
 def test_a_test_of_nothing_is_seen():
     assert about(ROOT / "tests" / "test_nothing.py") == "there is no craft//nothing"
     assert about(ROOT / "tests" / "nowhere" / "test_x.py") == "there is no room nowhere"
+    assert about(ROOT / "tests" / "tools" / "nowhere" / "test_x.py") == "there is no room tools/nowhere"
 
 
 def is_attrs(node: ast.ClassDef) -> bool:
@@ -172,7 +180,7 @@ def undescribed(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*FILES, *EXPERIMENTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*FILES, *EXPERIMENTS, *TOOLS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_each_field_says_what_it_is(path):
     assert undescribed(parsed(path)) == []
 
@@ -193,7 +201,7 @@ def test_a_published_method_names_its_source(path):
     assert re.search(r"arXiv:\d{4}\.\d{4,5}|doi:10\.|\b(19|20)\d\d\b", doc)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", [*FILES, *EXPERIMENTS, *TOOLS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_each_file_opens_with_a_sentence(path):
     doc = ast.get_docstring(parsed(path))
     assert doc, "a file opens with a sentence"
