@@ -33,6 +33,8 @@ _VIEWS = {
 }
 _WORTH = 1 << 22
 """Bytes of a stack that is worth a copy of each part: a smaller one is in the cache when it is put together."""
+_LONGEST = 500
+"""Operations of one piece: the C++ compiler takes about ten seconds for as many."""
 _PACKETS = {name: getattr(torch.ops.aten, name) for name in _VIEWS.values()}
 
 
@@ -214,9 +216,8 @@ class _Planner:
         wanted = [node for node in self.output.args[0]]
         for stage in range(len(self.calls) + 1):
             members = [node for node, at in place.items() if at == stage]
-            if members:
-                name = f"{self.prefix}{len(pieces)}"
-                done.append(self._piece(name, members, wanted, pieces))
+            for part in _cut(members):
+                done.append(self._piece(f"{self.prefix}{len(pieces)}", part, wanted, pieces))
             if stage < len(self.calls):
                 done += self._region(self.calls[stage])
         outputs = [self.numbers[node] for node in wanted]
@@ -402,6 +403,26 @@ def _own(node: fx.Node) -> str:
     """Return the name of an operation of Craft's own that a node runs; empty for any other node."""
     namespace, _, name = getattr(node.target, "_name", "").partition("::")
     return name if namespace == "craft" and node.target is not region.call else ""
+
+
+def _cut(members: list[fx.Node]) -> list[list[fx.Node]]:
+    """Cut a long piece into parts that are built side by side, where the least has to be handed from one to the next."""
+    number = -(-len(members) // _LONGEST)
+    if number < 2:
+        return [members] if members else []
+    place = {node: i for i, node in enumerate(members)}
+    crossing = [0] * (len(members) + 1)
+    for i, node in enumerate(members):
+        last = max((place.get(user, i) for user in node.users), default=i)
+        size = node.meta["val"].nbytes if isinstance(node.meta.get("val"), Tensor) else 0
+        for between in range(i + 1, last + 1):
+            crossing[between] += size
+    even, spread = len(members) / number, len(members) // (4 * number)
+    cuts = [0]
+    for k in range(1, number):
+        middle = round(k * even)
+        cuts.append(min(range(middle - spread, middle + spread + 1), key=lambda at: crossing[at]))
+    return [members[start:end] for start, end in zip(cuts, [*cuts[1:], len(members)], strict=True)]
 
 
 def _extract(graph: fx.GraphModule, members: list[fx.Node], taken: list[fx.Node], made: list[fx.Node]) -> fx.GraphModule:
