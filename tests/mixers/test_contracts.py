@@ -377,14 +377,14 @@ def test_room_that_is_not_used_does_not_matter() -> None:
     model, params, x_BTD = build(TABLE["Attention grouped"])
     first = model.advance(params, x_BTD, model.memory(2, TIME, x_BTD.dtype), Context())[0]
     roomy = model.memory(2, 3 * TIME, x_BTD.dtype)
-    roomy = roomy._replace(value_BGSE=roomy.value_BGSE + 1e6, key_BGSE=roomy.key_BGSE + 1e6)
+    roomy = roomy._replace(value_BSGE=roomy.value_BSGE + 1e6, key_BSGE=roomy.key_BSGE + 1e6)
     close(model.advance(params, x_BTD, roomy, Context())[0], first, 1e-11)
 
 
 def test_a_memory_in_half_precision_serves_wider_activations() -> None:
     model, params, x_BTD = build(TABLE["Attention"], torch.float32)
     y_BTD, memory = model.advance(params, x_BTD, model.memory(2, TIME, torch.bfloat16), Context())
-    assert (y_BTD.dtype, memory.key_BGSE.dtype) == (torch.float32, torch.bfloat16)
+    assert (y_BTD.dtype, memory.key_BSGE.dtype) == (torch.float32, torch.bfloat16)
     close(y_BTD, model.apply(params, x_BTD, Context())[0], 0.1)
 
 

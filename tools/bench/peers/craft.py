@@ -162,9 +162,13 @@ def generate(setup: Setup) -> tuple[Callable[[int], list[int]], dict[str, Any]]:
     task, stand_in = _task(setup)
     assert task.model is not None
     machine = _start(setup)
-    params = machine.place(task.init(0).params)
+    params = generation.laid_out(machine.place(task.init(0).params), task.model.spec, machine.compute)
     prompt = machine.send(task.data.batch(0)).inputs_BT[:1, : setup.options["prompt"]]
     advance = machine.function(task.model.advance)
+    token = None
+    if setup.variant == "step":
+        room = task.model.memory(1, setup.case.context, machine.compute)
+        token = machine.compiled(generation.one_token(task.model), params, prompt[:, :1].contiguous(), room)
 
     def write(tokens: int) -> list[int]:
         drawn = generation.decode(
@@ -175,6 +179,7 @@ def generate(setup: Setup) -> tuple[Callable[[int], list[int]], dict[str, Any]]:
             context=setup.case.context,
             sampling=generation.Sampling(temperature=0.0),
             advance=advance,
+            token=token,
             dtype=machine.compute,
         )
         return [int(row) for row in itertools.islice(drawn, tokens)]

@@ -23,7 +23,8 @@ def run(session: Session, done: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _writers(session: Session) -> list[Contestant]:
-    those = [Contestant("craft", "none", kind, architecture=way) for kind in ("fp32", "bf16") for way in ("gpt2", "default")]
+    ways = [(mode, kind, way) for mode in ("none", "step") for kind in ("fp32", "bf16") for way in ("gpt2", "default")]
+    those = [Contestant("craft", mode, kind, architecture=way) for mode, kind, way in ways]
     those += [Contestant("hugging", "generate", kind, kept) for kind in ("fp32", "bf16") for kept in (False, True)]
     return [one for one in those if session.takes(one.peer)]
 
