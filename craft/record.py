@@ -143,7 +143,7 @@ def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
             "name": name,
             "values": {} if task.experiment is None else config.to_dict(task.experiment),
         },
-        "run": config.to_dict(attrs.evolve(run, out=None, resume="", extend=False, debug=False)),
+        "run": config.to_dict(attrs.evolve(run, out=None, resume="", extend=False, profile=0, debug=False)),
         "steps": task.steps,
         "seed": task.seed,
         "data": {**task.data.describe(), "fingerprint": task.data.fingerprint},

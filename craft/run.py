@@ -100,5 +100,7 @@ class Run:
     """Where the numbers go."""
     extend: bool = False
     """Allow --resume with another number of steps: the schedule is stretched from here on."""
+    profile: int = attrs.field(default=0, validator=config.at_least(0))
+    """Steps to trace, after the first three: trace.json for the browser, and the ten costliest kernels; 0: none."""
     debug: bool = False
     """Show the whole traceback of an error."""

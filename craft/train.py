@@ -11,6 +11,7 @@ from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
+from craft.profile import Profile
 from craft.run import Run, Samples
 from craft.step import Task, Tokenizer, scaled
 from craft.types import Tensor
@@ -223,10 +224,13 @@ class _Loop:
         batch = self.engine.send(task.data.batch(self.step))
         program = self.engine.step(task, self.state, batch, self.sinks.status)
         self.clock = _Clock(self.step * task.data.tokens)
+        profile = Profile(self.run.profile, self.directory, self.sinks.message)
         self.since_save = time.monotonic()
         while True:
+            profile.before()
             self.state, metrics = program(self.state, batch)
             self.step += 1
+            profile.after(last=self.step == task.steps)
             if lag is not None:
                 wishes |= self._after(*lag)  # read while this step computes
             lag = (self.step, metrics, tree.leaves(self.state.halted)[0].clone())  # the next step may overwrite it

@@ -584,11 +584,12 @@ def test_the_default_run_is_everything_automatic():
 
 def test_a_run_in_fp16_resumes_to_the_bit_with_its_scale(tiny, quick, bytes_of, monkeypatch):
     """The first scale is so large that gradients overflow on both sides of the stop."""
-    monkeypatch.setattr(sys.modules["craft.grad.scale"], "START", 2.0**24)
+    for name, value in (("START", 2.0**27), ("CEILING", 2.0**30)):
+        monkeypatch.setattr(sys.modules["craft.grad.scale"], name, value)
     whole = train(tiny().build(), quick("whole", precision="fp16"), name=NAME, console=False)
     skipped = int(whole.state.scaling.skipped)
     assert 3 < skipped < 8
-    assert float(whole.state.scaling.scale) == 2.0 ** (24 - skipped)
+    assert float(whole.state.scaling.scale) == 2.0 ** (27 - skipped)
     assert int(whole.state.step) == 8
     rows = [row for row in strict(whole.directory / "metrics.jsonl") if "train/loss_scale" in row]
     assert next(row["train/overflow"] for row in rows) == 1

@@ -37,6 +37,8 @@ class Engine:
     """What is compiled."""
     threads: int
     """CPU threads."""
+    profile: bool = False
+    """Whether compiled kernels tell the profiler their names."""
     why: str = ""
     """Why this mode, for people."""
 
@@ -122,7 +124,7 @@ class Engine:
             return compile_function(function, *examples, say=say)
 
     def _policy(self, **changes: Any) -> policy.using:
-        return policy.using(compute=self.compute, **changes)
+        return policy.using(compute=self.compute, profile=self.profile, **changes)
 
 
 def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> Engine:
@@ -149,4 +151,4 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     used = set_threads(run.threads or threads)
     compute = compute_type(run.precision, device)
     mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)
-    return Engine(device, compute, mode, used, why)
+    return Engine(device, compute, mode, used, run.profile > 0, why)

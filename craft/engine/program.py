@@ -164,7 +164,9 @@ def compile_function(
     collecting = gc.isenabled()
     gc.disable()  # the compiler makes millions of objects that live on: looking through them takes a tenth of its time
     try:
-        return _build(function, leaves, structure, blocks, library, key, say or (lambda text: None))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
+            return _build(function, leaves, structure, blocks, library, key, say or (lambda text: None))
     finally:
         if collecting:
             gc.enable()

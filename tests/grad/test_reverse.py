@@ -49,6 +49,9 @@ def test_a_region_keeps_what_the_engine_wrapped_it_in() -> None:
     with policy.using(wrap=wrap):
         grads, _ = grad.reverse(lambda p, b, c: (piece(p).sum(), {}))(torch.ones(3), (), Context())
         assert len(calls) == 1
-        grad.reverse(lambda p, b, c: (piece(p).sum(), {}), rematerialise=True)(torch.ones(3), (), Context())
-        assert len(calls) == 1  # rematerialisation takes its place
+        asked = []
+        grad.reverse(lambda p, b, c: (asked.append(policy.current().rematerialise), (piece(p).sum(), {}))[1], rematerialise=True)(
+            torch.ones(3), (), Context()
+        )
+        assert (len(calls), asked) == (2, [True])  # the engine's own way hears of it
     assert torch.equal(grads, torch.full((3,), 2.0))

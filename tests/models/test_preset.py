@@ -60,7 +60,7 @@ def named_as_gpt2(params: Tree) -> dict[str, Tensor]:
     """Give a tree of our parameters (or gradients) the names and the layout of the module's."""
     found = {"wte.weight": params["embed"], "wpe.weight": params["position_embed"]}
     found |= {"ln_f.weight": params["norm"]["scale"], "ln_f.bias": params["norm"]["bias"]}
-    for depth, block in enumerate(params["blocks"]):
+    for depth, block in enumerate(tree.unstack(params["blocks"])):
         a, f = block["attention"], block["feedforward"]
         parts: dict[str, Any] = {
             "ln_1.weight": a["norm"]["scale"],
@@ -125,7 +125,7 @@ def turn(x: Tensor) -> Tensor:
 
 def llama(params: Tree, ids: Tensor, heads: int) -> Tensor:
     x = params["embed"][ids]
-    for block in params["blocks"]:
+    for block in tree.unstack(params["blocks"]):
         a, f = block["attention"], block["feedforward"]
         y = functional.rms_norm(x, x.shape[-1:], a["norm"], 1e-6)
         each = x.shape[-1] // heads

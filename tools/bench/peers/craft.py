@@ -166,7 +166,7 @@ def generate(setup: Setup) -> tuple[Callable[[int], list[int]], dict[str, Any]]:
     prompt = machine.send(task.data.batch(0)).inputs_BT[:1, : setup.options["prompt"]]
     advance = machine.function(task.model.advance)
     token = None
-    if setup.variant == "step":
+    if setup.contestant.variant == "step":
         room = task.model.memory(1, setup.case.context, machine.compute)
         token = machine.compiled(generation.one_token(task.model), params, prompt[:, :1].contiguous(), room)
 
