@@ -33,8 +33,8 @@ _VIEWS = {
 }
 _WORTH = 1 << 22
 """Bytes of a stack that is worth a copy of each part: a smaller one is in the cache when it is put together."""
-_LONGEST = 500
-"""Operations of one piece: the C++ compiler takes about ten seconds for as many."""
+_LONGEST = 1200
+"""Operations of one piece: the C++ compiler takes about twenty seconds for as many."""
 _PACKETS = {name: getattr(torch.ops.aten, name) for name in _VIEWS.values()}
 
 
@@ -210,13 +210,14 @@ class _Planner:
     def make(self) -> tuple[Plan, dict[str, fx.GraphModule]]:
         self._gather()
         self._find_views()
+        self.widened = {node for node in self.graph.graph.nodes if self._widens(node)}
         place = self._places()
         pieces: dict[str, fx.GraphModule] = {}
         done: list[Entry] = []
         wanted = [node for node in self.output.args[0]]
         for stage in range(len(self.calls) + 1):
             members = [node for node, at in place.items() if at == stage]
-            for part in _cut(members):
+            for part in _cut(_grouped(members), self.widened):
                 done.append(self._piece(f"{self.prefix}{len(pieces)}", part, wanted, pieces))
             if stage < len(self.calls):
                 done += self._region(self.calls[stage])
@@ -288,8 +289,18 @@ class _Planner:
             return at[user]
         return last if user.op == "output" else latest[user]
 
+    def _widens(self, node: fx.Node) -> bool:
+        """Tell whether a node only widens what comes from outside the pieces: each piece does that for itself."""
+        if node.target is not torch.ops.prims.convert_element_type.default:
+            return False
+        source: fx.Node = node.args[0]  # type: ignore[assignment]
+        return source in self.viewed or source in self.buffers or _of_call(source)
+
     def _piece(self, name: str, members: list[fx.Node], wanted: list[fx.Node], pieces: dict[str, fx.GraphModule]) -> Call:
         inside = set(members)
+        again = dict.fromkeys(s for node in members for s in node.all_input_nodes if s not in inside and s in self.widened)
+        members = [*again, *members]
+        inside |= again.keys()
         taken: list[fx.Node] = []
         for node in members:
             taken += [source for source in node.all_input_nodes if source not in inside and source not in taken]
@@ -299,6 +310,7 @@ class _Planner:
             for node in members
             if (node in returned or any(user not in inside and user.op != "output" for user in node.users))
             and node.target is not torch.ops.aten.copy_.default
+            and (node not in self.widened or node in returned)
         ]
         pieces[name] = _extract(self.graph, members, taken, made)
         return Call(name, [self._number(node) for node in taken], [self._number(node) for node in made], [])
@@ -410,7 +422,52 @@ def _own(node: fx.Node) -> str:
     return name if namespace == "craft" and node.target is not region.call else ""
 
 
-def _cut(members: list[fx.Node]) -> list[list[fx.Node]]:
+def _grouped(members: list[fx.Node]) -> list[fx.Node]:
+    """Order a long piece so that what belongs together is done together: all of one leaf's update before the next leaf's.
+
+    A step is written operation by operation over all leaves, and would hold an intermediate of each at once. What is
+    written into an input comes after everything that reads it.
+    """
+    inside = set(members)
+    needs = {node: [source for source in node.all_input_nodes if source in inside] for node in members}
+    readers: dict[fx.Node, list[fx.Node]] = {}
+    for node in members:
+        for source in node.all_input_nodes:
+            readers.setdefault(_origin(source), []).append(node)
+    ends = [node for node in members if not any(user in inside for user in node.users)]
+    for node in ends:
+        if node.target is torch.ops.aten.copy_.default:
+            needs[node] += [reader for reader in readers.get(_origin(node.args[0]), ()) if reader is not node]
+    left = {end: _before(end, needs) for end in ends}
+    ordered: dict[fx.Node, None] = {}
+    place = {node: i for i, node in enumerate(members)}
+    while left:
+        end = min(left, key=lambda node: len(left[node]))
+        ordered.update(dict.fromkeys(sorted(left.pop(end), key=place.__getitem__)))
+        for rest in left.values():
+            rest.difference_update(ordered)
+    return list(ordered)
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """Follow views back to what they look at."""
+    while node.target in _VIEWS or node.target in (torch.ops.aten.unbind.int, operator.getitem):
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def _before(end: fx.Node, needs: dict[fx.Node, list[fx.Node]]) -> set[fx.Node]:
+    """Return a node and all that has to be done before it."""
+    found, waiting = {end}, [end]
+    while waiting:
+        for source in needs[waiting.pop()]:
+            if source not in found:
+                found.add(source)
+                waiting.append(source)
+    return found
+
+
+def _cut(members: list[fx.Node], free: set[fx.Node]) -> list[list[fx.Node]]:
     """Cut a long piece into parts that are built side by side, where the least has to be handed from one to the next."""
     number = -(-len(members) // _LONGEST)
     if number < 2:
@@ -420,7 +477,7 @@ def _cut(members: list[fx.Node]) -> list[list[fx.Node]]:
     for i, node in enumerate(members):
         last = max((place.get(user, i) for user in node.users), default=i)
         size = node.meta["val"].nbytes if isinstance(node.meta.get("val"), Tensor) else 1 << 60  # only tensors can cross
-        for between in range(i + 1, last + 1):
+        for between in range(i + 1, last + 1 if node not in free else 0):
             crossing[between] += size
     even, spread = len(members) / number, len(members) // (4 * number)
     cuts = [0]
