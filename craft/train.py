@@ -143,9 +143,7 @@ class _Loop:
         if found is not None:
             like = scaled(self.state, found.manifest["extra"].get("precision") == "fp16")
             self.state = resume.stretch(checkpoint.load(found.path, like), task.steps)
-        self.state = self.engine.place(
-            scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True
-        )
+        self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True)
         self.step = found.step if found else 0
         self.saved = self.step if found else -1
         self.hooks = self._hooks()

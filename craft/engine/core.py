@@ -71,9 +71,7 @@ class Engine:
             whole = leaf.is_contiguous() and held.nbytes() == leaf.nbytes and held.resizable()
             return whole and counts[held.data_ptr()] == 1 and leaf.device == self.device and not leaf.requires_grad
 
-        placed = [
-            leaf if consume and alone(leaf) else leaf.detach().to(self.device, copy=True).contiguous() for leaf in leaves
-        ]
+        placed = [leaf if consume and alone(leaf) else leaf.detach().to(self.device, copy=True).contiguous() for leaf in leaves]
         return tree.unflatten(structure, placed)
 
     def send(self, batch: Tree) -> Tree:

@@ -106,7 +106,13 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
     for node in graph.graph.nodes:
         if node.op == "call_function":
             node.meta.setdefault("original_aten", node.target)  # kernels are named by what they are fused of
-    settings = {"cpp_wrapper": True, "fx_graph_cache": False, "cpp.vec_isa_ok": True, "cpp.enable_kernel_profile": profile, "cpp.descriptive_names": "original_aten"}
+    settings = {
+        "cpp_wrapper": True,
+        "fx_graph_cache": False,
+        "cpp.vec_isa_ok": True,
+        "cpp.enable_kernel_profile": profile,
+        "cpp.descriptive_names": "original_aten",
+    }
     mode = next((example.fake_mode for example in examples if hasattr(example, "fake_mode")), None)
     with (
         torch.no_grad(),

@@ -130,7 +130,9 @@ def _run(command: list[str]) -> str:
 
 
 def _parted(flags: list[str]) -> tuple[list[str], list[str]]:
-    return [flag for flag in flags if not flag.startswith(("-l", "-L"))], [flag for flag in flags if flag.startswith(("-l", "-L"))]
+    return [flag for flag in flags if not flag.startswith(("-l", "-L"))], [
+        flag for flag in flags if flag.startswith(("-l", "-L"))
+    ]
 
 
 def load(library: Path) -> Callable[[list[Tensor]], list[Tensor]]:

@@ -82,7 +82,9 @@ def cache_compiled(directory: Path) -> None:
     os.environ[_CACHE] = str(directory)
 
 
-def compile_step(update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None) -> Program:
+def compile_step(
+    update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None
+) -> Program:
     """Compile a step into one program that overwrites the state it is given.
 
     The step is traced once, gradients and all, into one graph that ends with the copies of the new leaves into the old
@@ -269,7 +271,14 @@ def _surroundings() -> tuple[str, ...]:
     files = [path.read_bytes() for path in sorted(source.rglob("*.py"))]
     kinds = ("TORCHINDUCTOR_", "AOT_INDUCTOR_")
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(kinds) and name != _CACHE)
-    return (torch.__version__, platform.python_version(), _processor(), fingerprint(files), *settings, os.environ.get("CXX", ""))
+    return (
+        torch.__version__,
+        platform.python_version(),
+        _processor(),
+        fingerprint(files),
+        *settings,
+        os.environ.get("CXX", ""),
+    )
 
 
 def _processor() -> str:

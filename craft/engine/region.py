@@ -347,4 +347,3 @@ def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
 def _narrower(node: fx.Node) -> bool:
     before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
     return bool(before.dtype.itemsize < after.dtype.itemsize and before.is_contiguous())
-
