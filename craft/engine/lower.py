@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,29 @@ from torch import fx
 
 from craft.types import Tensor
 
-_TWICE, _CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
-
 __all__ = ["Source", "decompositions", "to_cpp", "to_program"]
+
+_TWICE, _CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
+_EXPONENTIAL = re.compile(r"(\b\w+(?:\.neg\(\))?)\.exp\(\)")
+_INPUT = re.compile(r"std::move\(inputs\[(\d+)\]\)")
+_EXP = """\
+#include <torch/csrc/inductor/cpp_prefix.h>
+template <typename T> inline T craft_exp(const T& x) { return x.exp(); }
+#if INDUCTOR_USE_VECTOR_TYPES()
+template <> inline at::vec::Vectorized<float> craft_exp(const at::vec::Vectorized<float>& x) {
+  return at::vec::Vectorized<float>::blendv(x.exp_u20(), x, x.isnan());
+}
+template <int N> inline at::vec::VectorizedN<float, N> craft_exp(const at::vec::VectorizedN<float, N>& x) {
+  at::vec::VectorizedN<float, N> y;
+  for (int i = 0; i < N; i++) y[i] = craft_exp(x[i]);
+  return y;
+}
+#endif
+"""
+"""Three times as fast as the library's exponential, and within 20 units in the last place: rounding of the sums is larger.
+
+The fast one alone takes what is not a number for something infinite, and a sigmoid would turn that into 0.
+"""
 
 
 class Source(NamedTuple):
@@ -25,11 +46,14 @@ class Source(NamedTuple):
     ----------
     code
         Text with a function `inductor_entry_impl`.
+    inputs
+        How many tensors it takes.
     outputs
         How many tensors it returns.
     """
 
     code: str
+    inputs: int
     outputs: int
 
 
@@ -93,7 +117,13 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
     for node in graph.graph.nodes:
         if node.op == "call_function":
             node.meta.setdefault("original_aten", node.target)  # kernels are named by what they are fused of
-    settings = {"cpp_wrapper": True, "fx_graph_cache": False, "cpp.vec_isa_ok": True, "cpp.enable_kernel_profile": profile, "cpp.descriptive_names": "original_aten"}
+    settings = {
+        "cpp_wrapper": True,
+        "fx_graph_cache": False,
+        "cpp.vec_isa_ok": True,
+        "cpp.enable_kernel_profile": profile,
+        "cpp.descriptive_names": "original_aten",
+    }
     mode = next((example.fake_mode for example in examples if hasattr(example, "fake_mode")), None)
     with (
         torch.no_grad(),
@@ -107,9 +137,11 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
         compile_fx.compile_fx_inner(graph, examples, cpp_wrapper=True, is_inference=True)
     code = caught["main_code"].replace("#include <torch/csrc/inductor/cpp_wrapper/cpu.h>", "")
     code = code.replace("py::gil_scoped_release_simple release;", "").replace("py::gil_scoped_release release;", "")
-    # three times as fast as the library's exponential, and within 20 units in the last place: rounding of the sums is larger
-    code = code.replace(".exp()", ".exp_u20()")
-    return Source(code + (caught.get("kernel_code") or ""), caught["num_outputs"])
+    code = _EXP + _EXPONENTIAL.sub(r"craft_exp(\1)", code + (caught.get("kernel_code") or ""))
+    highest = max((int(number) for number in _INPUT.findall(code)), default=-1)
+    if highest >= len(examples):
+        raise RuntimeError("the compiler made inputs of its own")
+    return Source(code, len(examples), caught["num_outputs"])
 
 
 @contextmanager
