@@ -64,7 +64,7 @@ def decompositions() -> dict[Any, Any]:
     aten, table = torch.ops.aten, dict(select_decomp_table())
     return table | {
         aten.gelu.default: _gelu(table[aten.gelu.default]),
-        aten.gelu_backward.default: _gelu_back(table),
+        aten.gelu_backward.default: _gelu_back(table[aten.gelu_backward.default]),
         aten.lerp.Tensor: _lerp,
         aten.lerp.Scalar: _lerp,
     }
@@ -87,8 +87,7 @@ def _gelu(exact: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return gelu
 
 
-def _gelu_back(table: dict[Any, Any]) -> Callable[..., Tensor]:
-    exact = table[torch.ops.aten.gelu_backward.default]
+def _gelu_back(exact: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def gelu_backward(grad: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
         if approximate != "tanh":
@@ -156,14 +155,14 @@ def _caught() -> Iterator[dict[str, Any]]:
         return lambda *args: []
 
     former = CppWrapperCodeCache.__dict__.get("load_pybinding")
-    CppWrapperCodeCache.load_pybinding = staticmethod(catch)  # type: ignore[method-assign, assignment]
+    CppWrapperCodeCache.load_pybinding = staticmethod(catch)  # type: ignore[method-assign]
     try:
         yield found
     finally:
         if former is None:
             del CppWrapperCodeCache.load_pybinding
         else:
-            CppWrapperCodeCache.load_pybinding = former
+            CppWrapperCodeCache.load_pybinding = former  # type: ignore[method-assign]
 
 
 def to_program(graph: fx.GraphModule) -> Callable[[list[Tensor]], list[Tensor]]:

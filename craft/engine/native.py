@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from craft.types import Tensor
 
-__all__ = ["Builder", "BuildError", "load"]
+__all__ = ["BuildError", "Builder", "load"]
 
 _HEADER = """\
 #pragma once
@@ -142,9 +143,8 @@ class _Compiler:
         with self.lock:
             if self.stopped:
                 return "stopped"
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-            )
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            process = subprocess.Popen(command, text=True, errors="replace", **streams)
             self.running.add(process)
         said = process.communicate()[1]
         with self.lock:
@@ -184,7 +184,9 @@ def _compiled_header(folder: Path, flags: list[str], compiler: _Compiler) -> Pat
 
 
 def _parted(flags: list[str]) -> tuple[list[str], list[str]]:
-    return [flag for flag in flags if not flag.startswith(("-l", "-L"))], [flag for flag in flags if flag.startswith(("-l", "-L"))]
+    """Part the flags of compiling from those of linking."""
+    linking = [flag for flag in flags if flag.startswith(("-l", "-L"))]
+    return [flag for flag in flags if flag not in linking], linking
 
 
 def load(library: Path) -> Callable[[list[Tensor]], list[Tensor]]:

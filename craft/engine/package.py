@@ -1,8 +1,8 @@
 """Packages: compiled programs on disk, by what they were made of, for the next process that needs the same one.
 
 A package is a folder `KEY` with `package.json` (the plan, the form of what it returns, the sha256 of each file), the
-libraries, and the tensors that the program's function closed over. It is written beside its place and renamed into it; one that does not hold what it says is thrown away. The least
-recently used go first when all together are too large.
+libraries, and the tensors that the program's function closed over. It is written beside its place and renamed into it; one
+that does not hold what it says is thrown away. The least recently used go first when all together are too large.
 """
 
 from __future__ import annotations

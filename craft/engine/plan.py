@@ -217,7 +217,7 @@ class _Planner:
         place = self._places()
         pieces: dict[str, fx.GraphModule] = {}
         done: list[Entry] = []
-        wanted = [node for node in self.output.args[0]]
+        wanted = list(self.output.args[0])
         for stage in range(len(self.calls) + 1):
             members = [node for node, at in place.items() if at == stage]
             if members:
@@ -341,7 +341,7 @@ class _Planner:
         for node in self.graph.graph.nodes:
             parts = _stacked(node)
             if parts:
-                key = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
+                key: Any = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
                 found.setdefault(key, []).append((node, parts))
         chosen: dict[str, list[int]] = {}
         for (name, index), stacks in found.items():

@@ -35,6 +35,8 @@ from craft.types import Metrics, Step, Tensor, Tree
 __all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing"]
 
 
+Say: TypeAlias = Callable[[str], None]
+
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _ONE = threading.RLock()
 
@@ -90,9 +92,9 @@ class _Given:
 
     def _refuse(self, args: tuple[Tree, ...], place: int, leaf: Any) -> None:
         size, stride, dtype, device = self.forms[place]
-        if isinstance(leaf, Tensor) and (tuple(leaf.shape), leaf.dtype, leaf.device) == (size, dtype, device):
-            if all(n == 1 or a == b for n, a, b in zip(size, leaf.stride(), stride, strict=True)) or not leaf.numel():
-                return
+        same = isinstance(leaf, Tensor) and (tuple(leaf.shape), leaf.dtype, leaf.device) == (size, dtype, device)
+        if same and (0 in size or all(n == 1 or a == b for n, a, b in zip(size, leaf.stride(), stride, strict=True))):
+            return  # the strides of an axis of one are nobody's concern
         got = _said(_shape(leaf)) if isinstance(leaf, Tensor) else repr(leaf)
         raise ValueError(f"got {got} at {tree.paths(args)[place]}; the program was compiled for {_said(self.forms[place])}")
 
@@ -134,7 +136,9 @@ def cache_compiled(directory: Path) -> None:
     os.environ[_CACHE] = str(directory)
 
 
-def compile_step(update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None) -> Program:
+def compile_step(
+    update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Say | None = None
+) -> Program:
     """Compile a step into one program that overwrites the state it is given.
 
     The step is traced once, gradients and all, into one graph that ends with the copies of the new leaves into the old
@@ -175,7 +179,7 @@ def compile_function(
     *examples: Tree,
     blocks: bool = False,
     keep: bool = True,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Program:
     """Compile a function of trees of tensors.
 
@@ -201,9 +205,7 @@ def compile_function(
         return _compile(function, examples, blocks=blocks, keep=keep, say=say or (lambda text: None))
 
 
-def _compile(
-    function: Callable[..., Tree], examples: tuple[Tree, ...], *, blocks: bool, keep: bool, say: Callable[[str], None]
-) -> Program:
+def _compile(function: Callable[..., Tree], examples: tuple[Tree, ...], *, blocks: bool, keep: bool, say: Say) -> Program:
     leaves, structure = tree.flatten(examples)
     given = _Given(leaves, structure)
     if any(leaf.device.type != "cpu" for leaf in leaves):
@@ -228,7 +230,7 @@ def _compile(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Collect no garbage: the compiler makes millions of objects that live on; looking through them takes a tenth of its time."""
+    """Collect no garbage: the compiler makes millions of objects that live on, and a tenth of its time goes to seeing so."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -270,7 +272,7 @@ class _Traced(NamedTuple):
     constants: list[Tensor]
 
 
-def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Callable[[str], None]) -> Program:
+def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Say) -> Program:
     """Build the pieces, and keep them where there is a key."""
     from craft.engine.lower import to_cpp
 
@@ -290,7 +292,7 @@ def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Call
         return program
 
 
-def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Callable[[str], None]) -> _Traced:
+def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say) -> _Traced:
     """Trace a function and cut it into pieces."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -303,7 +305,7 @@ def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Cal
         outputs, found = tree.flatten(function(*tree.unflatten(given.structure, values)))
         others = [value for value in outputs if not isinstance(value, Tensor)]
         if others:
-            raise ValueError(f"got {others[0]!r} in what a program returns; expected tensors alone: torch.tensor(...) makes one")
+            raise ValueError(f"got {others[0]!r} in what a program returns; expected tensors alone, as torch.tensor makes them")
         made[:] = [found]
         return outputs
 

@@ -20,13 +20,13 @@ from craft.types import Tensor, Tree
 
 __all__ = ["Region", "Regions", "apart", "call", "outputs", "returned", "trace", "write_into"]
 
-_LIBRARY = torch.library.Library("craft", "FRAGMENT")
-_LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")
+_LIBRARY = torch.library.Library("craft", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")  # type: ignore[no-untyped-call]
 _TRACED: dict[str, fx.GraphModule] = {}
 """Graphs of the trace that is under way, by name: what the opaque operation needs to know the shapes it returns."""
 
 
-@torch.library.register_fake("craft::call", lib=_LIBRARY)
+@torch.library.register_fake("craft::call", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _shapes(name: str, args: Sequence[Tensor]) -> list[Tensor]:
     return [torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device) for value in outputs(name)]
 
@@ -239,9 +239,9 @@ class Regions:
             if joint is None:
                 graph, constants = _forward_graph(flat, shapes, self.decompositions)
                 return self._enter(name, graph, None, made[0], len(returned(graph)), constants=tuple(constants))
-        forward, backward = _partition(joint.graph, joint.count)
+        forward, backward = _partition(joint.graph, joint.returns)
         more = {"flows": joint.flows, "moving": joint.moving, "constants": tuple(joint.constants)}
-        return self._enter(name, forward, backward, made[0], joint.count, **more)
+        return self._enter(name, forward, backward, made[0], joint.returns, **more)
 
     def _enter(self, name: str, forward: Any, backward: Any, structure: Any, count: int, **more: Any) -> Region:
         _TRACED[name] = self.graphs[name] = forward
@@ -344,7 +344,7 @@ class _Joint(NamedTuple):
     """A graph (leaves, closed-over tensors, gradients of the outputs) -> (outputs, gradients of the leaves)."""
 
     graph: fx.GraphModule
-    count: int
+    returns: int
     flows: tuple[int, ...]
     moving: tuple[int, ...]
     constants: list[Tensor]
@@ -444,7 +444,7 @@ def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
     convert = torch.ops.prims.convert_element_type.default
     nodes = returned(graph)
     types = tuple(node.meta["val"].dtype for node in nodes)
-    narrow = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
+    narrow: list[Any] = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
     _return(graph, narrow)
     return types
 
@@ -452,4 +452,3 @@ def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
 def _narrower(node: fx.Node) -> bool:
     before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
     return bool(before.dtype.itemsize < after.dtype.itemsize and before.is_contiguous())
-
