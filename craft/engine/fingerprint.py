@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import os
 import sys
 import sysconfig
 import types
@@ -24,11 +25,14 @@ from craft.types import Tensor
 __all__ = ["Unknown", "fingerprint"]
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, slice)
+_BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType)
+_MADE = (types.FunctionType, types.MemberDescriptorType, types.GetSetDescriptorType)
+"""What stands in a class without having been written there."""
 _LARGEST = 1 << 26
 """Largest tensor, in bytes, that is hashed by content."""
 
 
-class Unknown(TypeError):
+class Unknown(TypeError):  # noqa: N818 - what it says
     """Something has no content to tell it by."""
 
 
@@ -59,9 +63,7 @@ class _Walk:
 
     def enter(self, value: Any) -> None:
         self.note(type(value).__qualname__)
-        if isinstance(value, enum.Enum):
-            self.note(value)
-        elif isinstance(value, _PLAIN):
+        if isinstance(value, (enum.Enum, *_PLAIN)):
             self.note(repr(value))
         elif id(value) in self.seen:
             self.note("again", self.seen[id(value)])
@@ -91,9 +93,11 @@ class _Walk:
             self.enter(type(value))
             self.all(value)
         elif isinstance(value, set | frozenset):
-            self.note(*sorted(map(repr, value)))
-        elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | types.WrapperDescriptorType):
+            self.note(*sorted(map(fingerprint, value)))
+        elif isinstance(value, _BUILTIN):
             self.note(getattr(value, "__module__", ""), value.__qualname__)
+            if not isinstance(of := getattr(value, "__self__", None), types.ModuleType):
+                self.enter(of)
         else:
             self._object(value)
 
@@ -103,22 +107,40 @@ class _Walk:
         self.note("end")
 
     def _tensor(self, value: Tensor) -> None:
-        self.note(tuple(value.shape), value.dtype, value.device)
-        if value.device.type != "cpu" or value.nbytes > _LARGEST or type(value) not in (Tensor, torch.nn.Parameter):
+        self.note(tuple(value.shape), value.dtype, value.device, value.requires_grad)
+        plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.nbytes > _LARGEST:
             raise Unknown(f"a closed-over tensor of shape {tuple(value.shape)} on {value.device}")
-        self.note(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        held = value.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+        self.note(value.stride(), held.view(torch.uint8).numpy().tobytes() if value.numel() else b"")
 
     def _function(self, value: types.FunctionType) -> None:
         self.enter(value.__code__)
         self.all((value.__defaults__, value.__kwdefaults__))
         for cell in value.__closure__ or ():
-            self.enter(cell.cell_contents)
+            try:
+                self.enter(cell.cell_contents)
+            except ValueError:  # nothing has been put into it
+                self.note("empty")
         module = sys.modules.get(value.__module__)
         if module is not None:
             self.enter(module)
-        if module is None or not _installed(module):
-            named = _names(value.__code__)
-            self.all((name, value.__globals__[name]) for name in sorted(named & value.__globals__.keys()))
+        if module is None or vars(module) is not value.__globals__ or not _installed(module):
+            names = _names(value.__code__)
+            for name in sorted(names & value.__globals__.keys()):
+                found = value.__globals__[name]
+                self.note(name)
+                self.enter(found)
+                if isinstance(found, types.ModuleType) and not _installed(found) and not _ours(found):
+                    self._looked_up(found, names)
+
+    def _looked_up(self, module: types.ModuleType, names: set[str]) -> None:
+        """Enter what a function may take from a module of the user's: it need not be what the file says."""
+        held = vars(module)
+        for name in sorted(names & held.keys()):
+            if not isinstance(held[name], types.ModuleType):
+                self.note(name)
+                self.enter(held[name])
 
     def _code(self, value: types.CodeType) -> None:
         self.note(value.co_code, value.co_names, value.co_varnames, value.co_freevars)
@@ -145,20 +167,49 @@ class _Walk:
             module = sys.modules.get(base.__module__)
             if module is not None:
                 self.enter(module)
+            if module is None or not (_installed(module) or _ours(module)):
+                self._methods(base)
+
+    def _methods(self, value: type) -> None:
+        """Enter what a class of the user's holds; one that was typed into an interpreter has no file."""
+        for name, held in sorted(vars(value).items()):
+            inner = getattr(held, "__func__", held)  # of a classmethod or a staticmethod
+            written = isinstance(inner, types.FunctionType) and not inner.__code__.co_filename.startswith("<")
+            if written or (isinstance(inner, types.FunctionType) and _typed(value)):
+                self.note(name)
+                self.enter(inner)
+            elif isinstance(inner, property):
+                self.note(name)
+                self.all((inner.fget, inner.fset, inner.fdel))
+            elif isinstance(inner, functools.cached_property):
+                self.note(name)
+                self.enter(inner.func)
+            elif name == "_abc_impl":
+                continue
+            elif not isinstance(inner, _MADE) and not name.startswith("__") and name not in getattr(value, "_fields", ()):
+                self.note(name)
+                self.enter(inner)
 
     def _object(self, value: Any) -> None:
         self.enter(type(value))
         if attrs.has(type(value)):
             self.all((field.name, getattr(value, field.name, None)) for field in attrs.fields(type(value)))
             return
-        held = getattr(value, "__dict__", None)
-        if held is None or type(value).__module__.partition(".")[0] in ("builtins", "_io", "threading", "torch"):
-            called = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-            if called is None and "torch._ops" not in type(value).__module__:
-                raise Unknown(f"a {type(value).__module__}.{type(value).__qualname__}")
-            self.note(called or str(value))
-            return
-        self.all(held.items())
+        held = dict(getattr(value, "__dict__", {}))
+        held |= {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+        library = type(value).__module__.partition(".")[0]
+        if library == "torch" and type(value).__module__ == "torch._ops":
+            self.note(str(value))
+        elif (not held and not hasattr(value, "__dict__")) or library in ("builtins", "_io", "_thread", "threading", "torch"):
+            raise Unknown(f"a {type(value).__module__}.{type(value).__qualname__}")
+        else:
+            self.all(held.items())
+
+
+def _slots(cls: type) -> list[str]:
+    """Return the names of what instances hold outside their dictionary."""
+    members = types.MemberDescriptorType
+    return [name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, members)]
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -173,10 +224,22 @@ def _names(code: types.CodeType) -> set[str]:
 @functools.cache
 def _folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    return tuple(str(Path(paths[name])) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(f"{Path(paths[name])}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def _typed(value: type) -> bool:
+    """Tell whether a class was typed into an interpreter or a notebook."""
+    return getattr(sys.modules.get(value.__module__), "__file__", None) is None
+
+
+def _ours(module: types.ModuleType) -> bool:
+    """Tell whether a module is of Craft, whose files are known as they are."""
+    return module.__name__.partition(".")[0] == "craft"
 
 
 def _installed(module: types.ModuleType) -> bool:
     """Tell whether a module is an installed library, which its version stands for; Craft's own files never are."""
     file = getattr(module, "__file__", None)
-    return module.__name__.partition(".")[0] != "craft" and (file is None or str(Path(file)).startswith(_folders()))
+    if file is None:  # written in C, or a session of an interpreter or a notebook
+        return module.__name__ != "__main__" and getattr(module, "__spec__", None) is not None
+    return not _ours(module) and str(Path(file)).startswith(_folders())

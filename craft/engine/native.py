@@ -11,15 +11,19 @@ import ctypes
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from craft.types import Tensor
 
-__all__ = ["Builder", "BuildError", "load"]
+__all__ = ["BuildError", "Builder", "load"]
 
 _HEADER = """\
 #pragma once
@@ -38,14 +42,19 @@ using namespace torch::aot_inductor;
 
 _ENTRY = """
 extern "C" __attribute__((visibility("default"))) PyObject* craft_run(PyObject* given) {
-  std::vector<AtenTensorHandle> inputs(PyList_GET_SIZE(given));
-  for (size_t i = 0; i < inputs.size(); i++)
+  if (PyList_GET_SIZE(given) != INPUTS) {
+    PyErr_Format(PyExc_ValueError, "got %zd tensors; expected INPUTS", PyList_GET_SIZE(given));
+    return nullptr;
+  }
+  std::vector<AtenTensorHandle> inputs(INPUTS + 1);
+  for (size_t i = 0; i < INPUTS; i++)
     inputs[i] = reinterpret_cast<AtenTensorHandle>(PyCapsule_GetPointer(PyList_GET_ITEM(given, i), nullptr));
   std::vector<AtenTensorHandle> outputs(OUTPUTS + 1);
   std::string problem;
   Py_BEGIN_ALLOW_THREADS
   try { inductor_entry_impl(inputs.data(), outputs.data()); }
   catch (const std::exception& error) { problem = error.what(); if (problem.empty()) problem = "unknown error"; }
+  catch (...) { problem = "unknown error"; }
   Py_END_ALLOW_THREADS
   if (!problem.empty()) { PyErr_SetString(PyExc_RuntimeError, problem.c_str()); return nullptr; }
   PyObject* made = PyList_New(OUTPUTS);
@@ -55,21 +64,34 @@ extern "C" __attribute__((visibility("default"))) PyObject* craft_run(PyObject* 
 """
 
 
+_OLD = 30 * 86400.0
+"""Seconds after which compiled headers of another torch or compiler are thrown away."""
+
+
 class BuildError(RuntimeError):
     """The C++ compiler refused what the front end wrote."""
 
 
 class Builder:
-    """Builds pieces into a directory, beside whatever the caller goes on with."""
+    """Builds pieces into a directory, beside whatever the caller goes on with; leaving it ends what is still under way."""
 
     def __init__(self, directory: Path, headers: Path) -> None:
         self.directory = directory
         self.flags = _flags()
+        self.compiler = _Compiler()
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
-        self.header = self.pool.submit(_compiled_header, headers, self.flags)
+        self.header = self.pool.submit(_compiled_header, headers, self.flags, self.compiler)
         self.pending: dict[str, Future[str]] = {}
 
-    def build(self, name: str, source: str, outputs: int) -> None:
+    def __enter__(self) -> Builder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.compiler.stop()
+        self.pool.shutdown()
+
+    def build(self, name: str, source: str, inputs: int, outputs: int) -> None:
         """Begin to build a piece.
 
         Parameters
@@ -78,10 +100,11 @@ class Builder:
             Its name; the library is `name`.so.
         source
             C++ with a function `inductor_entry_impl`.
-        outputs
-            How many tensors it returns.
+        inputs, outputs
+            How many tensors it takes and returns.
         """
-        self.pending[name] = self.pool.submit(self._build, name, source + _ENTRY.replace("OUTPUTS", str(outputs)))
+        entry = _ENTRY.replace("INPUTS", str(inputs)).replace("OUTPUTS", str(outputs))
+        self.pending[name] = self.pool.submit(self._build, name, source + entry)
 
     def _build(self, name: str, source: str) -> str:
         path = self.directory / f"{name}.cpp"
@@ -89,9 +112,10 @@ class Builder:
         try:
             compiling, linking = _parted(self.flags)
             header = ["-include", str(self.header.result())]
-            return _run([*compiling, *header, "-shared", str(path), "-o", str(self.directory / f"{name}.so"), *linking])
+            made = self.directory / f"{name}.so"
+            return self.compiler.run([*compiling, *header, "-shared", str(path), "-o", str(made), *linking])
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Wait for all of them.
@@ -102,37 +126,67 @@ class Builder:
             If one of them could not be built.
         """
         said = {name: future.result() for name, future in self.pending.items()}
-        self.pool.shutdown()
         for name, problem in said.items():
             if problem:
                 raise BuildError(f"the C++ compiler could not build {name}: {problem[:2000]}")
 
 
-def _compiled_header(folder: Path, flags: list[str]) -> Path:
-    """Compile the headers, unless they are there: one folder for each compiler, version and set of flags."""
+class _Compiler:
+    """Runs of the C++ compiler, which can be stopped together."""
+
+    def __init__(self) -> None:
+        self.lock, self.stopped = threading.Lock(), False
+        self.running: set[subprocess.Popen[str]] = set()
+
+    def run(self, command: list[str]) -> str:
+        """Run it; return what it said if it failed, else nothing."""
+        with self.lock:
+            if self.stopped:
+                return "stopped"
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            process = subprocess.Popen(command, text=True, errors="replace", **streams)
+            self.running.add(process)
+        said = process.communicate()[1]
+        with self.lock:
+            self.running.discard(process)
+        return (said or f"exit {process.returncode}") if process.returncode else ""
+
+    def stop(self) -> None:
+        """End all of them."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                process.terminate()
+
+
+def _compiled_header(folder: Path, flags: list[str], compiler: _Compiler) -> Path:
+    """Compile the headers, unless they are there: one folder for each torch, compiler, version and set of flags."""
+    import torch
+
     version = subprocess.run([flags[0], "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
-    key = hashlib.sha256(repr((_HEADER, flags, version)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((_HEADER, flags, version, torch.__version__)).encode()).hexdigest()[:16]
     header = folder / key / "craft.h"
     compiled = header.with_name("craft.h.gch")
-    if not compiled.is_file():
-        header.parent.mkdir(parents=True, exist_ok=True)
-        header.write_text(_HEADER, encoding="utf-8")
-        made = compiled.with_suffix(f".{os.getpid()}")
-        if not _run([*_parted(flags)[0], "-x", "c++-header", str(header), "-o", str(made)]):
+    if compiled.is_file():
+        os.utime(header)
+        return header
+    header.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=header.parent) as own:  # others may be doing the same
+        text, made = Path(own) / "craft.h", Path(own) / "craft.h.gch"
+        text.write_text(_HEADER, encoding="utf-8")
+        os.replace(text, header)
+        if not compiler.run([*_parted(flags)[0], "-x", "c++-header", str(header), "-o", str(made)]):
             os.replace(made, compiled)  # without it everything builds too, some seconds slower
+    for other in folder.iterdir():  # each takes 160 MB
+        if other != header.parent and time.time() - other.stat().st_mtime > _OLD:
+            shutil.rmtree(other, ignore_errors=True)
     return header
 
 
-def _run(command: list[str]) -> str:
-    """Run a compiler; return what it said if it failed, else nothing."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    return (done.stderr or f"exit {done.returncode}") if done.returncode else ""
-
-
 def _parted(flags: list[str]) -> tuple[list[str], list[str]]:
-    return [flag for flag in flags if not flag.startswith(("-l", "-L"))], [
-        flag for flag in flags if flag.startswith(("-l", "-L"))
-    ]
+    """Part the flags of compiling from those of linking."""
+    linking = [flag for flag in flags if flag.startswith(("-l", "-L"))]
+    return [flag for flag in flags if flag not in linking], linking
 
 
 def load(library: Path) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -157,6 +211,5 @@ def _flags() -> list[str]:
     options = CppTorchOptions(vec_isa=pick_vec_isa(), warning_all=False)
     builder = CppBuilder(name="piece", sources="piece.cpp", output_dir=tempfile.gettempdir(), BuildOption=options)
     words = shlex.split(builder.get_command_line())
-    dropped = {"piece.cpp", "-o", str(Path(tempfile.gettempdir()) / "piece.so"), "-g1", "-pedantic"}
-    kept = [word for word in words if word not in dropped and not word.endswith(("piece.cpp", "piece.so", "piece.main.so"))]
-    return [word for word in kept if word not in ("-shared",)]
+    dropped = {"piece.cpp", "-o", str(Path(tempfile.gettempdir()) / "piece.so"), "-shared", "-g1", "-pedantic"}
+    return [word for word in words if word not in dropped and not word.endswith(("piece.cpp", "piece.so", "piece.main.so"))]

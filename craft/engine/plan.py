@@ -8,7 +8,7 @@ compiled once. Gradients of stacked blocks are written by each block's backward 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -18,7 +18,7 @@ from torch import fx
 from craft.engine import region
 from craft.types import Tensor
 
-__all__ = ["Call", "Direct", "Empty", "Entry", "Plan", "View", "make_plan"]
+__all__ = ["Call", "Direct", "Empty", "Entry", "Pieces", "Plan", "View", "make_plan"]
 
 _VIEWS = {
     torch.ops.aten.select.int: "select",
@@ -35,6 +35,7 @@ _WORTH = 1 << 22
 """Bytes of a stack that is worth a copy of each part: a smaller one is in the cache when it is put together."""
 _LONGEST = 1200
 """Operations of one piece: the C++ compiler takes about twenty seconds for as many."""
+_COPY = torch.ops.aten.copy_.default
 _PACKETS = {name: getattr(torch.ops.aten, name) for name in _VIEWS.values()}
 
 
@@ -95,6 +96,8 @@ class Direct:
 
 
 Entry: TypeAlias = Call | Direct | Empty | View
+Pieces: TypeAlias = Mapping[str, Callable[[list[Tensor]], Sequence[Tensor]]]
+"""Compiled pieces by name, each from tensors to tensors."""
 
 
 @attrs.frozen
@@ -112,7 +115,7 @@ class Plan:
     outputs: list[int]
     """Values that are returned."""
 
-    def bind(self, pieces: dict[str, Callable[[list[Tensor]], list[Tensor]]]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    def bind(self, pieces: Pieces) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """Make the program of loaded pieces."""
         return _Runner(self, pieces)
 
@@ -120,13 +123,14 @@ class Plan:
 class _Runner:
     """A plan with its pieces."""
 
-    def __init__(self, plan: Plan, pieces: dict[str, Callable[[list[Tensor]], list[Tensor]]]) -> None:
+    def __init__(self, plan: Plan, pieces: Pieces) -> None:
         self.plan = plan
         self.steps = [self._bound(entry, pieces) for entry in plan.calls]
-        self.last: list[Tensor] = []
-        self.seen: list[Tensor | None] = []
+        self.looked = sorted({view.source for view in plan.views if view.source < plan.inputs})
+        self.former: tuple[list[Tensor | None], list[int]] = ([], [])
+        """Inputs of the last run with their views, and the addresses of those that are looked at."""
 
-    def _bound(self, entry: Entry, pieces: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    def _bound(self, entry: Entry, pieces: Pieces) -> tuple[Any, Any, Any, Any]:
         if isinstance(entry, Call):
             return pieces[entry.piece], entry.arguments, entry.results, entry.drop
         if isinstance(entry, Empty):
@@ -149,17 +153,19 @@ class _Runner:
     def _viewed(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """Place the inputs and their views; the views of a state that is written over stay the same ones."""
         plan = self.plan
-        known = len(self.last) == len(inputs)
         values: list[Tensor | None] = [*inputs, *([None] * (plan.values - plan.inputs))]
+        if not plan.views:
+            return values
+        seen, known = self.former  # read once: another thread may run this program, too
+        places = [inputs[i].data_ptr() for i in self.looked]
+        moved = {i for n, i in enumerate(self.looked) if not seen or inputs[i] is not seen[i] or places[n] != known[n]}
         for view in plan.views:
-            source = view.source
-            same = known and source < plan.inputs and self.last[source] is inputs[source]
-            same = same or (known and source >= plan.inputs and values[source] is self.seen[source])
-            if same:
-                values[view.result] = self.seen[view.result]
+            if view.source in moved:
+                moved.add(view.result)
+                values[view.result] = _PACKETS[view.operation](values[view.source], *view.arguments)
             else:
-                values[view.result] = _PACKETS[view.operation](values[source], *view.arguments)
-        self.last, self.seen = list(inputs), values[: plan.inputs + len(plan.views)] if plan.views else []
+                values[view.result] = seen[view.result]
+        self.former = values[: plan.inputs + len(plan.views)], places
         return values
 
 
@@ -214,14 +220,15 @@ class _Planner:
         place = self._places()
         pieces: dict[str, fx.GraphModule] = {}
         done: list[Entry] = []
-        wanted = [node for node in self.output.args[0]]
+        wanted = list(self.output.args[0])
         for stage in range(len(self.calls) + 1):
             members = [node for node, at in place.items() if at == stage]
             for part in _cut(_grouped(members), self.widened):
                 done.append(self._piece(f"{self.prefix}{len(pieces)}", part, wanted, pieces))
             if stage < len(self.calls):
                 done += self._region(self.calls[stage])
-        outputs = [self.numbers[node] for node in wanted]
+        # a copy is into an input: that input holds it
+        outputs = [self.numbers[node.args[0] if node.target is _COPY else node] for node in wanted]
         calls = _dropping(done, outputs, len(self.inputs) + len(self.views))
         return Plan(len(self.inputs), len(self.numbers), self.views, calls, outputs), pieces
 
@@ -253,12 +260,13 @@ class _Planner:
         own = [
             node
             for node in self.graph.graph.nodes
-            if node.op in ("call_function", "get_attr") and node not in self.viewed and node not in at
+            if node.op == "call_function" and node not in self.viewed and node not in at
             if not _of_call(node) and node not in self.buffers
         ]
         first: dict[fx.Node, int] = {}
         for node in own:
-            first[node] = max((self._ready(source, at, first) for source in node.all_input_nodes), default=0)
+            ready = max((self._ready(source, at, first) for source in node.all_input_nodes), default=0)
+            first[node] = last if node.target is _COPY else ready  # nothing may read an input that is written over
         latest: dict[fx.Node, int] = {}
         for node in reversed(own):
             latest[node] = min((self._needed(user, at, latest, last) for user in node.users), default=last)
@@ -309,7 +317,7 @@ class _Planner:
             node
             for node in members
             if (node in returned or any(user not in inside and user.op != "output" for user in node.users))
-            and node.target is not torch.ops.aten.copy_.default
+            and node.target is not _COPY
             and (node not in self.widened or node in returned)
         ]
         pieces[name] = _extract(self.graph, members, taken, made)
@@ -351,7 +359,7 @@ class _Planner:
         for node in self.graph.graph.nodes:
             parts = _stacked(node)
             if parts:
-                key = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
+                key: Any = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
                 found.setdefault(key, []).append((node, parts))
         chosen: dict[str, list[int]] = {}
         for (name, index), stacks in found.items():
@@ -436,7 +444,7 @@ def _grouped(members: list[fx.Node]) -> list[fx.Node]:
             readers.setdefault(_origin(source), []).append(node)
     ends = [node for node in members if not any(user in inside for user in node.users)]
     for node in ends:
-        if node.target is torch.ops.aten.copy_.default:
+        if node.target is _COPY:
             needs[node] += [reader for reader in readers.get(_origin(node.args[0]), ()) if reader is not node]
     left = {end: _before(end, needs) for end in ends}
     ordered: dict[fx.Node, None] = {}

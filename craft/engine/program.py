@@ -12,11 +12,13 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -25,15 +27,18 @@ from craft.cache import cache_directory
 from craft.engine.fingerprint import Unknown, fingerprint
 from craft.engine.native import Builder, load
 from craft.engine.package import Library, Package
-from craft.engine.plan import Plan, make_plan
-from craft.engine.region import Regions
+from craft.engine.plan import Call, Pieces, Plan, make_plan
+from craft.engine.region import Regions, apart, trace
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
 __all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing"]
 
 
+Say: TypeAlias = Callable[[str], None]
+
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_ONE = threading.RLock()
 
 
 class Program:
@@ -47,14 +52,63 @@ class Program:
         Whether it was loaded, not built.
     """
 
-    def __init__(self, run: Callable[[list[Tensor]], list[Tensor]], structure: Any, digest: str, found: bool) -> None:
-        self._run, self._structure = run, structure
-        self.digest, self.found = digest, found
+    def __init__(self, plan: Plan, pieces: Pieces, constants: Sequence[Tensor], returned: Any, given: _Given) -> None:
+        self._run, self._constants, self._returned, self._given = plan.bind(pieces), list(constants), returned, given
+        self.digest, self.found = "", False
 
     def __call__(self, *args: Tree) -> Any:
-        """Run it on arguments of the structure, shapes, types and devices of the examples."""
+        """Run it on arguments of the structure, shapes, types and devices of the examples.
+
+        Raises
+        ------
+        ValueError
+            If the arguments are others.
+        """
+        leaves = self._given.leaves(args)
         with torch.no_grad():
-            return tree.unflatten(self._structure, self._run(tree.leaves(args)))
+            return tree.unflatten(self._returned, self._run(leaves + self._constants))
+
+
+class _Given:
+    """What a program is given: compiled code would read beyond the end of a smaller tensor."""
+
+    def __init__(self, leaves: list[Tensor], structure: Any) -> None:
+        self.structure, self.forms = structure, [_shape(leaf) for leaf in leaves]
+        self.known: list[Tensor] = []
+
+    def leaves(self, args: tuple[Tree, ...]) -> list[Tensor]:
+        """Return the leaves of arguments, or refuse them."""
+        leaves, structure = tree.flatten(args)
+        if structure != self.structure:
+            raise ValueError(f"got arguments of the structure {structure}; the program was compiled for {self.structure}")
+        known = self.known
+        for place, (leaf, form) in enumerate(zip(leaves, self.forms, strict=True)):
+            if known and leaf is known[place]:  # a state that is written over
+                continue
+            if not isinstance(leaf, Tensor) or _shape(leaf) != form:
+                self._refuse(args, place, leaf)
+        self.known = leaves
+        return leaves
+
+    def _refuse(self, args: tuple[Tree, ...], place: int, leaf: Any) -> None:
+        size, stride, dtype, device = self.forms[place]
+        same = isinstance(leaf, Tensor) and (tuple(leaf.shape), leaf.dtype, leaf.device) == (size, dtype, device)
+        if same and (0 in size or all(n == 1 or a == b for n, a, b in zip(size, leaf.stride(), stride, strict=True))):
+            return  # the strides of an axis of one are nobody's concern
+        got = _said(_shape(leaf)) if isinstance(leaf, Tensor) else repr(leaf)
+        raise ValueError(f"got {got} at {tree.paths(args)[place]}; the program was compiled for {_said(self.forms[place])}")
+
+
+_Form: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+
+
+def _shape(leaf: Tensor) -> _Form:
+    return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device
+
+
+def _said(form: _Form) -> str:
+    size, stride, dtype, device = form
+    return f"{str(dtype).removeprefix('torch.')}{list(size)} of strides {list(stride)} on {device}"
 
 
 def compiler_missing(device: torch.device) -> str:
@@ -83,7 +137,7 @@ def cache_compiled(directory: Path) -> None:
 
 
 def compile_step(
-    update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None
+    update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Say | None = None
 ) -> Program:
     """Compile a step into one program that overwrites the state it is given.
 
@@ -111,17 +165,9 @@ def _written(update: Step) -> Callable[[Tree, Tree], Metrics]:
 
     def run(state: Tree, batch: Tree) -> Metrics:
         new, metrics = update(state, batch)
-        owned: Metrics
-        held = {leaf.untyped_storage()._cdata for leaf in tree.leaves(state)}
-
-        def own(value: Tensor) -> Tensor:
-            """Compute what is an old leaf anew, or it would be read after that leaf is overwritten: a clone is dropped."""
-            if value.untyped_storage()._cdata not in held:
-                return value
-            return value.neg().neg() if value.is_floating_point() else value.bitwise_not().bitwise_not()
-
-        new = tree.map(lambda old, value: value if value is old else own(value), state, new)
-        owned = tree.map(own, metrics)
+        leaves = tree.leaves(state)
+        new = tree.map(lambda old, value: value if value is old else apart([value], leaves)[0], state, new)
+        owned: Metrics = tree.map(lambda value: apart([value], leaves)[0], metrics)
         tree.map(lambda old, value: old if value is old else old.copy_(value), state, new)
         return owned
 
@@ -133,7 +179,7 @@ def compile_function(
     *examples: Tree,
     blocks: bool = False,
     keep: bool = True,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Program:
     """Compile a function of trees of tensors.
 
@@ -155,130 +201,162 @@ def compile_function(
     -------
     The program.
     """
+    with _ONE:  # what is being traced is known to the whole process
+        return _compile(function, examples, blocks=blocks, keep=keep, say=say or (lambda text: None))
+
+
+def _compile(function: Callable[..., Tree], examples: tuple[Tree, ...], *, blocks: bool, keep: bool, say: Say) -> Program:
     leaves, structure = tree.flatten(examples)
+    given = _Given(leaves, structure)
     if any(leaf.device.type != "cpu" for leaf in leaves):
-        return _elsewhere(function, leaves, structure, blocks)
-    library = _library() if keep else None
-    key = _key(function, leaves, structure, blocks) if library else ""
-    package = library.find(key) if library and key else None
+        return _elsewhere(function, given, blocks)
+    library = _library()
+    key = _key(function, leaves, structure, blocks) if keep else ""
+    package = library.find(key) if key else None
     if package is not None:
-        return _loaded(package, found=True)
+        with suppress(OSError):  # thrown away by another process just now
+            return _loaded(package, given)
+    with _uncollected():
+        traced = _traced(function, given, blocks, say)
+        try:
+            return _built(traced, given, library, key, say)
+        except Exception as error:  # noqa: BLE001 - the compiler's inside may change with any version of torch
+            say(f"compiling by torch's own ways, which takes longer: {str(error).splitlines()[0] if str(error) else error!r}")
+            try:
+                return _elsewhere(function, given, blocks)
+            except Exception:  # noqa: BLE001 - nor does torch know a way: the first reason is the better one
+                raise error from None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage: the compiler makes millions of objects that live on, and a tenth of its time goes to seeing so."""
     collecting = gc.isenabled()
-    gc.disable()  # the compiler makes millions of objects that live on: looking through them takes a tenth of its time
+    gc.disable()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
-            return _build(function, leaves, structure, blocks, library, key, say or (lambda text: None))
+        yield
     finally:
         if collecting:
             gc.enable()
 
 
-def _library() -> Library | None:
+def _library() -> Library:
+    """Return where programs are kept, or a place that ends with this process if there is none."""
     try:
-        return Library(cache_directory("programs"))
-    except UsageError:  # no place to keep anything
-        return None
+        library = Library(cache_directory("programs"))
+        with tempfile.TemporaryFile(dir=library.folder):
+            return library
+    except (UsageError, OSError):
+        return Library(Path(_passing().name) / "programs")
 
 
-def _loaded(package: Package, *, found: bool) -> Program:
-    pieces = {path.stem: load(path) for path in package.folder.glob("*.so")}
-    return Program(package.plan.bind(pieces), package.structure, package.digest, found)
+@cache
+def _passing() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="craft-")
 
 
-def _build(
-    function: Callable[..., Tree],
-    leaves: list[Tensor],
-    structure: Any,
-    blocks: bool,
-    library: Library | None,
-    key: str,
-    say: Callable[[str], None],
-) -> Program:
-    from craft.engine.lower import decompositions, to_cpp
-
-    own = library or Library(Path(os.environ.get("TMPDIR", "/tmp")) / f"craft-{os.getuid()}")
-    with own.building() as folder:
-        builder = Builder(folder, own.folder.with_name("headers"))
-        say("compiling: tracing")
-        regions = Regions("block", decompositions()) if blocks else None
-        plan, pieces, returned = _traced(function, leaves, structure, regions)
-        # the longest first: the C++ compiler works on one piece while the next is being written
-        ordered = sorted(pieces.items(), key=lambda item: -len(item[1].graph.nodes))
-        for number, (name, graph) in enumerate(ordered, start=1):
-            say(f"compiling: piece {number} of {len(pieces)}")
-            source = to_cpp(graph, profile=policy.current().profile)
-            builder.build(name, source.code, source.outputs)
-        say("compiling: waiting for the C++ compiler")
-        builder.finish()
-        if library is not None and key:
-            return _loaded(library.store(key, folder, plan, returned), found=False)
-        loaded = {name: load(folder / f"{name}.so") for name in pieces}
-    return Program(plan.bind(loaded), tree.flatten(returned)[1], "", False)
+def _loaded(package: Package, given: _Given) -> Program:
+    names = {entry.piece for entry in package.plan.calls if isinstance(entry, Call)}
+    pieces = {name: load(package.folder / f"{name}.so") for name in names}
+    program = Program(package.plan, pieces, package.constants, package.structure, given)
+    program.digest, program.found = package.digest, True
+    return program
 
 
-def _traced(
-    function: Callable[..., Tree], leaves: list[Tensor], structure: Any, regions: Regions | None
-) -> tuple[Plan, dict[str, Any], Tree]:
-    """Trace a function and cut it into pieces; return the plan, the pieces' graphs and the tree it returns."""
-    from torch.fx.experimental.proxy_tensor import make_fx
+class _Traced(NamedTuple):
+    """A function as a plan, graphs of its pieces, a tree of what it returns (with numbers for leaves), and its constants."""
+
+    plan: Plan
+    graphs: dict[str, Any]
+    returned: Tree
+    constants: list[Tensor]
+
+
+def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Say) -> Program:
+    """Build the pieces, and keep them where there is a key."""
+    from craft.engine.lower import to_cpp
+
+    # the longest first: the C++ compiler works on one piece while the next is being written
+    ordered = sorted(traced.graphs.items(), key=lambda item: -len(item[1].graph.nodes))
+    with library.building() as folder:
+        with Builder(folder, library.folder.with_name("headers")) as builder:
+            for number, (name, graph) in enumerate(ordered, start=1):
+                say(f"compiling: piece {number} of {len(ordered)}")
+                builder.build(name, *to_cpp(graph, profile=policy.current().profile))
+            say("compiling: waiting for the C++ compiler")
+            builder.finish()
+        pieces = {name: load(folder / f"{name}.so") for name in traced.graphs}
+        program = Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
+        if key:
+            program.digest = library.store(key, folder, traced.plan, traced.returned, traced.constants)
+        return program
+
+
+def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say) -> _Traced:
+    """Trace a function and cut it into pieces."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
     from craft.engine.lower import decompositions
 
+    say("compiling: tracing")
     made: list[Any] = []
 
     def flat(*values: Tensor) -> list[Tensor]:
-        outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, values)))
-        made[:] = [out_structure]
+        outputs, found = tree.flatten(function(*tree.unflatten(given.structure, values)))
+        others = [value for value in outputs if not isinstance(value, Tensor)]
+        if others:
+            raise ValueError(f"got {others[0]!r} in what a program returns; expected tensors alone, as torch.tensor makes them")
+        made[:] = [found]
         return outputs
 
-    with torch.no_grad(), warnings.catch_warnings(), policy.using(wrap=regions.wrap if regions else None):
-        warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
-        graph = make_fx(flat, decompositions(), tracing_mode="fake")(*leaves)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        plan, pieces = make_plan(graph, "piece")
-        if regions is not None:
-            used = {entry.piece for entry in plan.calls if hasattr(entry, "piece")}
-            pieces |= {name: part for name, part in regions.graphs.items() if name in used}
-            regions.forget()
-    return plan, pieces, tree.unflatten(made[0], list(range(len(plan.outputs))))
-
-
-def _elsewhere(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, blocks: bool) -> Program:
-    """Compile for another device by torch's own ways, which keep what they compile in a cache of their own."""
-    from craft.engine.lower import decompositions, to_program
-
     regions = Regions("block", decompositions()) if blocks else None
-    plan, pieces, returned = _traced(function, leaves, structure, regions)
-    return Program(plan.bind({name: to_program(graph) for name, graph in pieces.items()}), tree.flatten(returned)[1], "", False)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), policy.using(wrap=regions.wrap if regions else None):
+            warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
+            with FakeTensorMode(allow_non_fake_inputs=True):  # one for each: which of them share memory here is chance
+                examples = [torch.empty_strided(*form[:2], dtype=form[2], device=form[3]) for form in given.forms]
+            graph, constants = trace(flat, examples, decompositions())
+            plan, pieces = make_plan(graph, "piece")
+        if regions is not None:
+            used = {entry.piece for entry in plan.calls if isinstance(entry, Call)}
+            pieces |= {name: part for name, part in regions.graphs.items() if name in used}
+    finally:
+        if regions is not None:
+            regions.forget()
+    return _Traced(plan, pieces, tree.unflatten(made[0], list(range(len(plan.outputs)))), constants)
+
+
+def _elsewhere(function: Callable[..., Tree], given: _Given, blocks: bool) -> Program:
+    """Compile by torch's own ways, which keep what they compile in a cache of their own: for other devices."""
+    from craft.engine.lower import to_program
+
+    traced = _traced(function, given, blocks, lambda text: None)
+    pieces = {name: to_program(graph) for name, graph in traced.graphs.items()}
+    return Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
 
 
 def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, blocks: bool) -> str:
     """Hash everything that shapes a program; empty if that cannot be told."""
     shapes = [(tuple(leaf.shape), leaf.stride(), str(leaf.dtype), leaf.requires_grad) for leaf in leaves]
     current = policy.current()._replace(wrap=None)
+    torchs = (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
     try:
-        return fingerprint(function, str(structure), shapes, tuple(current), blocks, torch.get_num_threads(), *_surroundings())
+        return fingerprint(function, str(structure), shapes, tuple(current), blocks, *torchs, *_settings(), *_surroundings())
     except Unknown:
         return ""
 
 
+def _settings() -> list[str]:
+    """Return the settings of the compiler."""
+    names = ("CXX", "CXXFLAGS", "CPATH", "ATEN_CPU_CAPABILITY", "DNNL_", "TORCHINDUCTOR_", "AOT_INDUCTOR_")
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(names) and name != _CACHE)
+
+
 @cache
 def _surroundings() -> tuple[str, ...]:
-    """Return what else a program depends on: versions, the processor, Craft's own source, settings of the compiler."""
-    source = Path(__file__).parent.parent
-    files = [path.read_bytes() for path in sorted(source.rglob("*.py"))]
-    kinds = ("TORCHINDUCTOR_", "AOT_INDUCTOR_")
-    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(kinds) and name != _CACHE)
-    return (
-        torch.__version__,
-        platform.python_version(),
-        _processor(),
-        fingerprint(files),
-        *settings,
-        os.environ.get("CXX", ""),
-    )
+    """Return what else a program depends on: versions, the processor, Craft's own source."""
+    files = [path.read_bytes() for path in sorted(Path(__file__).parent.parent.rglob("*.py"))]
+    return (torch.__version__, platform.python_version(), _processor(), fingerprint(files))
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ inputs is kept, where the policy says to rematerialise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import torch
@@ -18,15 +18,15 @@ from torch import fx
 from craft import policy, tree
 from craft.types import Tensor, Tree
 
-__all__ = ["Region", "Regions", "call", "outputs", "write_into"]
+__all__ = ["Region", "Regions", "apart", "call", "outputs", "returned", "trace", "write_into"]
 
-_LIBRARY = torch.library.Library("craft", "FRAGMENT")
-_LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")
+_LIBRARY = torch.library.Library("craft", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")  # type: ignore[no-untyped-call]
 _TRACED: dict[str, fx.GraphModule] = {}
 """Graphs of the trace that is under way, by name: what the opaque operation needs to know the shapes it returns."""
 
 
-@torch.library.register_fake("craft::call", lib=_LIBRARY)
+@torch.library.register_fake("craft::call", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _shapes(name: str, args: Sequence[Tensor]) -> list[Tensor]:
     return [torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device) for value in outputs(name)]
 
@@ -63,6 +63,96 @@ def write_into(name: str, indices: Sequence[int]) -> None:
 call = torch.ops.craft.call.default
 
 
+def apart(values: Sequence[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
+    """Compute anew what lies in the memory of a source, or it would be read after that source is overwritten.
+
+    The compiler drops a clone, but not a number that is negated twice.
+    """
+    held = {source.untyped_storage()._cdata for source in sources}
+
+    def own(value: Tensor) -> Tensor:
+        if value.untyped_storage()._cdata not in held:
+            return value
+        return value.bitwise_not().bitwise_not() if not (value.is_floating_point() or value.is_complex()) else value.neg().neg()
+
+    return [own(value) for value in values]
+
+
+def trace(
+    function: Callable[..., Any], examples: Sequence[Tensor], decompositions: dict[Any, Any], place: int | None = None
+) -> tuple[fx.GraphModule, list[Tensor]]:
+    """Record a function of tensors as a graph without state.
+
+    Parameters
+    ----------
+    function
+        From tensors to a list of tensors.
+    examples
+        Tensors without content.
+    decompositions
+        How larger operations are put in terms of smaller ones.
+    place
+        Number of the input before which the closed-over tensors come; none: behind all inputs.
+
+    Returns
+    -------
+    The graph, and the tensors that the function closes over: further inputs. What the function writes in place is put as
+    new values, but for copies into inputs, which come last.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(function, decompositions, _allow_non_fake_inputs=True)(*examples)
+    constants = _lift(graph, examples, place)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    if _writes(graph):
+        inputs = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+        names = [node.target for node in graph.graph.find_nodes(op="placeholder")]
+        graph = make_fx(torch.func.functionalize(graph), decompositions, _allow_non_fake_inputs=True)(*inputs)
+        for node, name in zip(graph.graph.find_nodes(op="placeholder"), names, strict=True):
+            node.name = node.target = name
+        graph.recompile()
+    return graph, constants
+
+
+def _writes(graph: fx.GraphModule) -> bool:
+    """Tell whether anything is written in place but by copies into inputs at the end."""
+    ended = False
+    for node in graph.graph.nodes:
+        copies = node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder" and not node.users
+        if node.op == "output":
+            return False
+        mutable = getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+        if (mutable and not copies) or (ended and not copies):
+            return True
+        ended = ended or copies
+    return False
+
+
+def _lift(graph: fx.GraphModule, examples: Sequence[Tensor], place: int | None) -> list[Tensor]:
+    """Make inputs of the tensors that a graph holds."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    mode = next((example.fake_mode for example in examples if hasattr(example, "fake_mode")), None) or FakeTensorMode()
+    inputs = graph.graph.find_nodes(op="placeholder")
+    place = len(inputs) if place is None else place
+    lifted: dict[str, fx.Node] = {}
+    constants: list[Tensor] = []
+    for node in graph.graph.find_nodes(op="get_attr"):
+        name = str(node.target)
+        if name not in lifted:
+            with _disable_current_modes():
+                constants.append(getattr(graph, name).detach())
+            before = inputs[place] if place < len(inputs) else next(n for n in graph.graph.nodes if n.op != "placeholder")
+            with graph.graph.inserting_before(before):
+                lifted[name] = graph.graph.placeholder(f"held_{len(lifted)}")
+            lifted[name].meta["val"] = mode.from_tensor(constants[-1])
+        node.replace_all_uses_with(lifted[name])
+        graph.graph.erase_node(node)
+    return constants
+
+
 @attrs.frozen(eq=False)
 class Region:
     """One region, traced for arguments of certain shapes."""
@@ -85,6 +175,8 @@ class Region:
     """Leaves whose gradients the backward returns, in order."""
     types: tuple[torch.dtype, ...] = ()
     """Types of those gradients; the backward itself may return them narrower."""
+    constants: tuple[Tensor, ...] = ()
+    """Tensors that the function closes over: further leaves."""
 
 
 class Regions:
@@ -103,7 +195,7 @@ class Regions:
                 return function(*args)
             leaves, structure = tree.flatten(args)
             region = self._find(function, leaves, structure)
-            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            tensors = [*(leaf for leaf in leaves if isinstance(leaf, Tensor)), *region.constants]
             tensors = [tensors[k] for k in region.taken]
             if not region.backward:
                 return tree.unflatten(region.structure, call(region.forward, tensors)[: region.count])
@@ -119,7 +211,8 @@ class Regions:
             taped and isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad for leaf in leaves
         )
         seen = tuple(
-            (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+            (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
+            for leaf in leaves
         )
         key = (function, structure, seen, moving, current)
         if key not in self.made:
@@ -134,25 +227,28 @@ class Regions:
             full = list(leaves)
             for i, value in zip(places, values, strict=True):
                 full[i] = value
-            outs, made[:] = _unpack(tree.flatten(function(*tree.unflatten(structure, full))))
-            return tuple(outs)
+            outs, found = tree.flatten(function(*tree.unflatten(structure, full)))
+            made[:] = [found]
+            return tuple(apart(outs, values))
 
         shapes = [(leaves[i].shape, leaves[i].stride(), leaves[i].dtype, leaves[i].device) for i in places]
         needed = tuple(k for k, i in enumerate(places) if moving[i])
         name = f"{self.prefix}{len(self.made)}"
         with _outside(), policy.using(wrap=None, tape=False, rematerialise=False):
-            if not needed:
-                graph = _forward_graph(flat, shapes, self.decompositions)
-                return self._enter(name, graph, None, made[0], len(returned(graph)))
-            joint, count, flows, given = _joint_graph(flat, shapes, needed, self.decompositions)
-        return self._enter(name, *_partition(joint, count), made[0], count, flows=flows, moving=given)
+            joint = _joint_graph(flat, shapes, needed, self.decompositions) if needed else None
+            if joint is None:
+                graph, constants = _forward_graph(flat, shapes, self.decompositions)
+                return self._enter(name, graph, None, made[0], len(returned(graph)), constants=tuple(constants))
+        forward, backward = _partition(joint.graph, joint.returns)
+        more = {"flows": joint.flows, "moving": joint.moving, "constants": tuple(joint.constants)}
+        return self._enter(name, forward, backward, made[0], joint.returns, **more)
 
     def _enter(self, name: str, forward: Any, backward: Any, structure: Any, count: int, **more: Any) -> Region:
         _TRACED[name] = self.graphs[name] = forward
         kept, backward, types = backward or ((), None, ())
         taken = _prune(forward, {place for kind, place in kept if kind == "input"} | set(more.get("moving", ())))
         if backward is None:
-            return Region(name, taken, structure, count)
+            return Region(name, taken, structure, count, constants=more["constants"])
         _TRACED[f"{name}b"] = self.graphs[f"{name}b"] = backward
         kept = tuple((kind, taken.index(place) if kind == "input" else place) for kind, place in kept)
         moving = tuple(taken.index(place) for place in more.pop("moving"))
@@ -162,10 +258,6 @@ class Regions:
         """Leave the trace."""
         for name in self.graphs:
             _TRACED.pop(name, None)
-
-
-def _unpack(flattened: tuple[list[Tensor], Any]) -> tuple[list[Tensor], list[Any]]:
-    return flattened[0], [flattened[1]]
 
 
 class _Call(torch.autograd.Function):
@@ -238,30 +330,44 @@ def _example(shape: tuple[Any, ...], *, moving: bool = False) -> Tensor:
     return torch.empty_strided(size, stride, dtype=dtype, device=device, requires_grad=moving)
 
 
-def _forward_graph(flat: Callable[..., Any], shapes: list[Any], decompositions: dict[Any, Any]) -> fx.GraphModule:
+def _forward_graph(
+    flat: Callable[..., Any], shapes: list[Any], decompositions: dict[Any, Any]
+) -> tuple[fx.GraphModule, list[Tensor]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         examples = [_example(shape) for shape in shapes]
-        return make_fx(lambda *values: list(flat(*values)), decompositions)(*examples)
+        return trace(lambda *values: list(flat(*values)), examples, decompositions)
+
+
+class _Joint(NamedTuple):
+    """A graph (leaves, closed-over tensors, gradients of the outputs) -> (outputs, gradients of the leaves)."""
+
+    graph: fx.GraphModule
+    returns: int
+    flows: tuple[int, ...]
+    moving: tuple[int, ...]
+    constants: list[Tensor]
 
 
 def _joint_graph(
     flat: Callable[..., Any], shapes: list[Any], needed: tuple[int, ...], decompositions: dict[Any, Any]
-) -> tuple[fx.GraphModule, int, tuple[int, ...], tuple[int, ...]]:
-    """Trace (leaves, gradients of the outputs) -> (outputs, gradients of the leaves); say what there is a gradient of."""
+) -> _Joint | None:
+    """Trace outputs and gradients together; none where no gradient flows."""
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         primals = [_example(shape, moving=k in needed) for k, shape in enumerate(shapes)]
         outs = flat(*primals)
         flows = tuple(i for i, out in enumerate(outs) if out.requires_grad)
+        if not flows:
+            return None
         found = torch.autograd.grad(
             [outs[i] for i in flows], [primals[k] for k in needed], [torch.ones_like(outs[i]) for i in flows], allow_unused=True
         )
         given = tuple(k for k, grad in zip(needed, found, strict=True) if grad is not None)
+        if not given:
+            return None
         tangents = [torch.empty(outs[i].shape, dtype=outs[i].dtype, device=outs[i].device) for i in flows]
 
         def joint(*values: Tensor) -> list[Tensor]:
@@ -269,13 +375,12 @@ def _joint_graph(
             grads = torch.autograd.grad([made[i] for i in flows], [values[k] for k in given], values[len(primals) :])
             return [*made, *(grad.contiguous() for grad in grads)]
 
-        graph = make_fx(joint, decompositions)(*primals, *tangents)
-    placeholders = graph.graph.find_nodes(op="placeholder")
-    for k, node in enumerate(placeholders):
-        named = f"primals_{k}" if k < len(primals) else f"tangents_{k - len(primals)}"
-        node.name = node.target = named
+        graph, constants = trace(joint, [*primals, *tangents], decompositions, place=len(primals))
+    count = len(primals) + len(constants)
+    for k, node in enumerate(graph.graph.find_nodes(op="placeholder")):
+        node.name = node.target = f"primals_{k}" if k < count else f"tangents_{k - count}"
     graph.recompile()
-    return graph, len(outs), flows, given
+    return _Joint(graph, len(outs), flows, given, constants)
 
 
 def _partition(joint: fx.GraphModule, count: int) -> tuple[fx.GraphModule, tuple[Any, ...]]:
@@ -339,7 +444,7 @@ def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
     convert = torch.ops.prims.convert_element_type.default
     nodes = returned(graph)
     types = tuple(node.meta["val"].dtype for node in nodes)
-    narrow = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
+    narrow: list[Any] = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
     _return(graph, narrow)
     return types
 
