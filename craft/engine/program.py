@@ -30,7 +30,7 @@ from craft.engine.region import Regions
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
-__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing"]
+__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing", "trace_step"]
 
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -102,6 +102,21 @@ def compile_step(update: Step, state: Tree, batch: Tree, *, blocks: bool = False
     (state, batch) -> metrics; the state's leaves hold the new state afterwards.
     """
     return compile_function(_written(update), state, batch, blocks=blocks, keep=keep, say=say)
+
+
+def trace_step(update: Step, state: Tree, batch: Tree, *, blocks: bool) -> tuple[Plan, dict[str, Any]]:
+    """Trace a step as `compile_step` does and compile nothing; return the plan and the pieces' graphs.
+
+    Parameters
+    ----------
+    update, state, batch, blocks
+        As for `compile_step`; the examples may be tensors without content.
+    """
+    from craft.engine.lower import decompositions
+
+    leaves, structure = tree.flatten((state, batch))
+    regions = Regions("block", decompositions()) if blocks else None
+    return _traced(_written(update), leaves, structure, regions)[:2]
 
 
 def _written(update: Step) -> Callable[[Tree, Tree], Metrics]:
