@@ -74,9 +74,7 @@ class Engine:
             whole = leaf.is_contiguous() and held.nbytes() == leaf.nbytes and held.resizable()
             return whole and counts[held.data_ptr()] == 1 and leaf.device == self.device and not leaf.requires_grad
 
-        placed = [
-            leaf if consume and alone(leaf) else leaf.detach().to(self.device, copy=True).contiguous() for leaf in leaves
-        ]
+        placed = [leaf if consume and alone(leaf) else leaf.detach().to(self.device, copy=True).contiguous() for leaf in leaves]
         return tree.unflatten(structure, placed)
 
     def send(self, batch: Tree) -> Tree:
@@ -132,7 +130,7 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     ----------
     run
         Device, precision, compile mode and threads, each of which may be `auto`, and memory, of which `small` alone is
-        decided here; see `fit`.
+        decided here; see `choose_memory`.
     steps, flops
         Updates to come and floating-point operations of one: what `--compile auto` weighs.
     threads

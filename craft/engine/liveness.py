@@ -10,7 +10,6 @@ import operator
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
@@ -71,7 +70,9 @@ def work_of(function: Any, arguments: Any, results: Any, moved: float) -> Work:
         x, weight, *_, wanted, _ = arguments
         products = (3 if wanted else 1) * 2.0 * x.shape[0] * weight.numel()
         narrow = x.itemsize < 4
-        return Work(products * narrow, products * (not narrow), 0.0, x.shape[0] * weight.shape[1] * (20.0 if wanted else 8.0), 8)
+        return Work(
+            products * narrow, products * (not narrow), 0.0, x.shape[0] * weight.shape[1] * (20.0 if wanted else 8.0), 8
+        )
     if packet not in flop_registry:
         return Work(moved=moved, calls=1)
     flops = float(flop_registry[packet](*arguments, out_val=results))

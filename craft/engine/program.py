@@ -30,7 +30,7 @@ from craft.engine.region import Regions
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
-__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing", "trace_step"]
+__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing", "surroundings", "trace_step"]
 
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -82,7 +82,9 @@ def cache_compiled(directory: Path) -> None:
     os.environ[_CACHE] = str(directory)
 
 
-def compile_step(update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None) -> Program:
+def compile_step(
+    update: Step, state: Tree, batch: Tree, *, blocks: bool = False, keep: bool = True, say: Any = None
+) -> Program:
     """Compile a step into one program that overwrites the state it is given.
 
     The step is traced once, gradients and all, into one graph that ends with the copies of the new leaves into the old
@@ -270,19 +272,26 @@ def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, bl
     shapes = [(tuple(leaf.shape), leaf.stride(), str(leaf.dtype), leaf.requires_grad) for leaf in leaves]
     current = policy.current()._replace(wrap=None)
     try:
-        return fingerprint(function, str(structure), shapes, tuple(current), blocks, torch.get_num_threads(), *_surroundings())
+        return fingerprint(function, str(structure), shapes, tuple(current), blocks, torch.get_num_threads(), *surroundings())
     except Unknown:
         return ""
 
 
 @cache
-def _surroundings() -> tuple[str, ...]:
+def surroundings() -> tuple[str, ...]:
     """Return what else a program depends on: versions, the processor, Craft's own source, settings of the compiler."""
     source = Path(__file__).parent.parent
     files = [path.read_bytes() for path in sorted(source.rglob("*.py"))]
     kinds = ("TORCHINDUCTOR_", "AOT_INDUCTOR_")
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(kinds) and name != _CACHE)
-    return (torch.__version__, platform.python_version(), _processor(), fingerprint(files), *settings, os.environ.get("CXX", ""))
+    return (
+        torch.__version__,
+        platform.python_version(),
+        _processor(),
+        fingerprint(files),
+        *settings,
+        os.environ.get("CXX", ""),
+    )
 
 
 def _processor() -> str:
