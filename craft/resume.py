@@ -9,10 +9,11 @@ import attrs
 
 from craft import config, record
 from craft.checkpoint import Mismatch
+from craft.engine import Choice
 from craft.errors import UsageError
 from craft.run import Run
 
-__all__ = ["check", "place", "same_mode", "stretch"]
+__all__ = ["check", "place", "same_memory", "same_mode", "stretch"]
 
 
 def place(run: Run, name: str) -> tuple[Path, bool]:
@@ -77,6 +78,14 @@ def same_mode(run: Run, extra: dict[str, Any]) -> Run:
     """Take from a checkpoint what the flags leave to Craft: a run keeps one mode from start to end."""
     changes = {name: extra[name] for name in ("precision", "compile") if getattr(run, name) == "auto" and name in extra}
     return attrs.evolve(run, **changes)
+
+
+def same_memory(run: Run, extra: dict[str, Any]) -> Choice | None:
+    """Take from a checkpoint whether activations are kept, where the flags leave that to Craft."""
+    if run.memory in ("fast", "small") or "rematerialise" not in extra:
+        return None
+    again = bool(extra["rematerialise"])
+    return Choice(again, f"as before: activations are {'computed again' if again else 'kept'}")
 
 
 def stretch(state: Any, steps: int) -> Any:

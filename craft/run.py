@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
 from craft import config
 
-__all__ = ["Checkpoints", "Evaluations", "Run", "Samples", "Stop", "Track"]
+__all__ = ["Checkpoints", "Evaluations", "Run", "Samples", "Stop", "Track", "budget"]
+
+_UNITS = {"MB": 1 << 20, "GB": 1 << 30}
 
 
 @attrs.frozen
@@ -72,6 +75,27 @@ class Track:
     """Steps between reports; 0: a hundredth of the run."""
 
 
+def budget(memory: str) -> int:
+    """Return the bytes that a size such as `4GB` or `1500MB` stands for (GB of 2**30); 0 for `auto`, `fast` and `small`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if memory in ("auto", "fast", "small"):
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(MB|GB)", str(memory).upper())
+    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if not size:
+        raise ValueError(f"got memory={memory!r}; expected auto, fast, small, or a size such as 4GB or 1500MB")
+    return size
+
+
+def _memory(instance: Any, attribute: Any, value: str) -> None:
+    budget(value)
+
+
 @attrs.frozen
 class Run:
     """How and where a task runs."""
@@ -86,6 +110,9 @@ class Run:
     """Type of the activations; weights stay fp32. `auto`: bf16 where it is faster here. fp16 is for GPUs without bf16."""
     compile: Literal["auto", "none", "block", "step"] = config.choice("auto", "auto", "none", "block", "step")
     """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
+    memory: str = attrs.field(default="auto", validator=_memory)
+    """`fast` keeps all activations, `small` computes them again and has 8-bit moments, 4GB takes the fastest that fits; `auto`
+    keeps up to 512 MB of them."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))
     """CPU threads; 0: one a core."""
     checkpoint: Checkpoints = Checkpoints()

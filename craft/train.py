@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import attrs
+
 from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
@@ -47,7 +49,9 @@ class Result(NamedTuple):
     signal: int = 0
 
 
-def train(task: Task, run: Run | None = None, *, name: str = "", console: bool = True) -> Result:
+def train(
+    task: Task, run: Run | None = None, *, name: str = "", console: bool = True, memory: engine.Choice | None = None
+) -> Result:
     """Run a task from its first step, or its last checkpoint, to its end.
 
     Parameters
@@ -60,6 +64,8 @@ def train(task: Task, run: Run | None = None, *, name: str = "", console: bool =
         Name of the experiment: its runs lie in outputs/NAME.
     console
         Whether progress is shown.
+    memory
+        What `run.memory` has come to, where that is known already.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def train(task: Task, run: Run | None = None, *, name: str = "", console: bool =
     name = name or "run"
     directory, resumed = resume.place(run, name)
     with store.lock(directory):
-        return _Loop(task, run, name, directory, resumed, console).go()
+        return _Loop(task, run, name, directory, resumed, console, memory).go()
 
 
 class _Clock:
@@ -98,7 +104,10 @@ class _Clock:
 class _Loop:
     """One call of `train`: the pieces of a run, tied together."""
 
-    def __init__(self, task: Task, run: Run, name: str, directory: Path, resumed: bool, console: bool) -> None:
+    def __init__(
+        self, task: Task, run: Run, name: str, directory: Path, resumed: bool, console: bool, memory: engine.Choice | None
+    ) -> None:
+        self.choice = memory
         self.task, self.run, self.name, self.directory = task, run, name, directory
         self.checkpoints = directory / record.CHECKPOINTS
         self.stored = record.read(directory) if resumed else None
@@ -140,6 +149,9 @@ class _Loop:
         left = task.steps - (found.step if found else 0)
         self.engine = engine.start(run, steps=left, flops=flops, threads=threads)
         self.state = task.init(task.seed)
+        chosen = self.choice if found is None else resume.same_memory(self.run, found.manifest["extra"])
+        chosen = chosen or engine.choose_memory(self.run.memory, task, self.engine, self.state)
+        self.engine = attrs.evolve(self.engine, rematerialise=chosen.rematerialise, memory=chosen.why)
         if found is not None:
             like = scaled(self.state, found.manifest["extra"].get("precision") == "fp16")
             self.state = resume.stretch(checkpoint.load(found.path, like), task.steps)
@@ -203,6 +215,7 @@ class _Loop:
         self.sinks.message(
             f"{how['device']}, {how['precision']}, {how['threads']} threads; compile {how['compile']}: {self.engine.why}"
         )
+        self.sinks.message(f"memory {self.run.memory}: {self.engine.memory}")
         if found is not None:
             self.sinks.message(f"resumed after step {found.step}")
             former = {**found.manifest["extra"], "code": self.stored.data["code"] if self.stored else ""}

@@ -19,6 +19,7 @@ Craft {__version__}: functional training of AI models, with and for small machin
 
 commands
   train EXPERIMENT      train an experiment; its flags: craft train NAME --help
+  plan EXPERIMENT       what its training would take: memory, time; the same flags
   generate RUN          let a run's model write:  craft generate RUN --prompt "def "
   evaluate RUN          measure a run's model on held-out data
   list                  the experiments that can be trained
@@ -44,6 +45,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         return 0
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "train": _train,
+        "plan": _plan,
         "generate": _generate,
         "evaluate": _evaluate,
         "list": _list,
@@ -58,16 +60,27 @@ def _dispatch(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    if not argv or argv[0].startswith("-"):
-        if argv and argv[0] in ("--help", "-h"):
-            sys.stdout.write("usage: craft train EXPERIMENT [OPTIONS]\n\nEXPERIMENT is a name or the path of a file:\n")
-            return _list(())
-        raise UsageError("got no experiment to train; name one: craft train char_1m (craft list shows them)")
-    module = find.find(argv[0])
     from craft.cli.experiment import execute
 
+    return _with_experiment("train", argv, execute)
+
+
+def _plan(argv: Sequence[str]) -> int:
+    from craft.cli.plan import plan
+
+    return _with_experiment("plan", argv, plan)
+
+
+def _with_experiment(command: str, argv: Sequence[str], run: Callable[..., int]) -> int:
+    """Find the experiment that is named first and hand it the rest."""
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] in ("--help", "-h"):
+            sys.stdout.write(f"usage: craft {command} EXPERIMENT [OPTIONS]\n\nEXPERIMENT is a name or the path of a file:\n")
+            return _list(())
+        raise UsageError(f"got no experiment to {command}; name one: craft {command} char_1m (craft list shows them)")
+    module = find.find(argv[0])
     cls = find.experiment_class(module)
-    return execute(cls, argv[1:], getattr(module, "PRESETS", {}), f"craft train {argv[0]}")
+    return run(cls, argv[1:], getattr(module, "PRESETS", {}), f"craft {command} {argv[0]}")
 
 
 def _generate(argv: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from craft.errors import UsageError
 from craft.run import Run
 
 if TYPE_CHECKING:
+    from craft.record import Record
     from craft.step import Task, Tokenizer
     from craft.train import Result
 
@@ -41,11 +42,13 @@ def main(cls: type[Any], presets: Mapping[str, Any] | None = None) -> None:
 def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> int:
     """Parse the flags, build the task and train it; return the exit code."""
     experiment, run = parse(cls, argv, presets, prog)
+    from craft.cli.fit import fit
     from craft.train import train
 
     name = name_of(cls)
-    task = experiment.build()
-    result = train(task, run, name=name)
+    fitted = fit(experiment, run, fixed=_stored(cls, run.resume, run.out) is not None)
+    task = fitted.experiment.build()
+    result = train(task, run, name=name, memory=fitted.choice)
     _say_next(result, task, prog)
     return 128 + result.signal if result.signal else 0
 
@@ -104,7 +107,7 @@ class _Start:
 
 
 def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[Any, Run]:
-    from craft import config, record
+    from craft import config
 
     preset, file, resume, out = (_peek(argv, name) for name in ("--preset", "--config", "--resume", "--out"))
     if preset and preset not in presets:
@@ -112,19 +115,27 @@ def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any])
     if preset and file:
         raise UsageError("got --preset and --config; give one place to start from")
     base, run = presets[preset] if preset else cls(), Run()
-    if resume:
-        directory = record.newest(name_of(cls)) if resume == "auto" and not out else Path(out if resume == "auto" else resume)
-        if directory is not None and (directory / "config.json").is_file():
-            stored = record.read(directory)
-            run = config.from_dict(Run, stored.data.get("run", {}))  # when it reports is part of the bytes it writes
-            if not preset and not file:
-                return config.from_dict(cls, stored.experiment["values"]), run
+    stored = _stored(cls, resume, Path(out) if out else None)
+    if stored is not None:
+        run = config.from_dict(Run, stored.data.get("run", {}))  # when it reports is part of the bytes it writes
+        if not preset and not file:
+            return config.from_dict(cls, stored.experiment["values"]), run
     if not file:
         return base, run
     data = config.load(Path(file))
     if "experiment" not in data:
         return config.from_dict(cls, data), Run()
     return config.from_dict(cls, data["experiment"]["values"]), config.from_dict(Run, data.get("run", {}))
+
+
+def _stored(cls: type[Any], resume: str, out: Path | None) -> Record | None:
+    """Return the run that is to be gone on with, if it is there."""
+    from craft import record
+
+    if not resume:
+        return None
+    directory = Path(resume) if resume != "auto" else out or record.newest(name_of(cls))
+    return record.read(directory) if directory is not None and (directory / "config.json").is_file() else None
 
 
 def _peek(argv: Sequence[str], flag: str) -> str:

@@ -17,7 +17,7 @@ __all__ = ["documentation", "flags", "show"]
 
 _SHOWN = (
     ("lr", "steps", "batch", "context", "seed", "model.width", "model.depth", "data.source"),
-    ("out", "resume", "config", "preset", "device", "precision", "compile", "track.wandb", "debug"),
+    ("out", "resume", "config", "preset", "device", "precision", "compile", "memory", "track.wandb", "debug"),
 )
 """What everyone turns, of the experiment and of the run; an experiment's own flat fields come after the first."""
 

@@ -41,6 +41,10 @@ class Engine:
     """Whether compiled kernels tell the profiler their names."""
     why: str = ""
     """Why this mode, for people."""
+    rematerialise: bool = False
+    """Whether the activations of the model's blocks are computed again in the backward pass instead of kept."""
+    memory: str = ""
+    """Why so, for people."""
 
     def describe(self) -> dict[str, Any]:
         """Return what the bits of a run depend on, as JSON; a resumed run compares it."""
@@ -48,6 +52,7 @@ class Engine:
             "device": self.device.type,
             "precision": next(name for name, dtype in PRECISIONS.items() if dtype == self.compute),
             "compile": self.mode,
+            "rematerialise": self.rematerialise,
             "threads": self.threads,
             "torch": torch.__version__,
             "machine": platform.machine(),
@@ -97,12 +102,12 @@ class Engine:
         (state, batch) -> (state, metrics). It owns the state it is given: go on with the one it returns.
         """
         if self.mode != "none":
-            with self._policy():
+            with self._policy(rematerialise=self.rematerialise):
                 program = compile_step(task.step, state, batch, blocks=self.mode == "block", say=say)
             return lambda state, batch: (state, program(state, batch))
 
         def run(state: Tree, batch: Tree) -> tuple[Tree, Metrics]:
-            with torch.no_grad(), self._policy(tape=True):
+            with torch.no_grad(), self._policy(tape=True, rematerialise=self.rematerialise):
                 return task.step(state, batch)
 
         return run
@@ -131,7 +136,8 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     Parameters
     ----------
     run
-        Device, precision, compile mode and threads, each of which may be `auto`.
+        Device, precision, compile mode and threads, each of which may be `auto`, and memory, of which `small` alone is
+        decided here; see `choose_memory`.
     steps, flops
         Updates to come and floating-point operations of one: what `--compile auto` weighs.
     threads
@@ -149,4 +155,5 @@ def start(run: Run, *, steps: int = 0, flops: float = 0.0, threads: int = 0) -> 
     used = set_threads(run.threads or threads)
     compute = compute_type(run.precision, device)
     mode, why = choose_mode(run.compile, device=device, dtype=compute, steps=steps, flops=flops)
-    return Engine(device, compute, mode, used, run.profile > 0, why)
+    small = run.memory == "small"
+    return Engine(device, compute, mode, used, why=why, profile=run.profile > 0, rematerialise=small, memory="as asked")

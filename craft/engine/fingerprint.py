@@ -96,7 +96,8 @@ class _Walk:
             self.note(*sorted(map(fingerprint, value)))
         elif isinstance(value, _BUILTIN):
             self.note(getattr(value, "__module__", ""), value.__qualname__)
-            if not isinstance(of := getattr(value, "__self__", None), types.ModuleType):
+            of = getattr(value, "__self__", None)
+            if not isinstance(of, types.ModuleType) and not type(of).__module__.startswith("pybind11"):
                 self.enter(of)
         else:
             self._object(value)

@@ -445,7 +445,7 @@ def _grouped(members: list[fx.Node]) -> list[fx.Node]:
     ends = [node for node in members if not any(user in inside for user in node.users)]
     for node in ends:
         if node.target is _COPY:
-            needs[node] += [reader for reader in readers.get(_origin(node.args[0]), ()) if reader is not node]
+            needs[node] += [reader for reader in readers.get(_origin(node.all_input_nodes[0]), ()) if reader is not node]
     left = {end: _before(end, needs) for end in ends}
     ordered: dict[fx.Node, None] = {}
     place = {node: i for i, node in enumerate(members)}

@@ -32,7 +32,7 @@ from craft.engine.region import Regions, apart, trace
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
-__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing"]
+__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing", "surroundings", "trace_step"]
 
 
 Say: TypeAlias = Callable[[str], None]
@@ -158,6 +158,18 @@ def compile_step(
     (state, batch) -> metrics; the state's leaves hold the new state afterwards.
     """
     return compile_function(_written(update), state, batch, blocks=blocks, keep=keep, say=say)
+
+
+def trace_step(update: Step, state: Tree, batch: Tree, *, blocks: bool) -> tuple[Plan, dict[str, Any]]:
+    """Trace a step as `compile_step` does and compile nothing; return the plan and the pieces' graphs.
+
+    Parameters
+    ----------
+    update, state, batch, blocks
+        As for `compile_step`; the examples may be tensors without content.
+    """
+    traced = _traced(_written(update), _Given(*tree.flatten((state, batch))), blocks, lambda text: None)
+    return traced.plan, traced.graphs
 
 
 def _written(update: Step) -> Callable[[Tree, Tree], Metrics]:
@@ -313,9 +325,10 @@ def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say
     try:
         with torch.no_grad(), warnings.catch_warnings(), policy.using(wrap=regions.wrap if regions else None):
             warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
-            with FakeTensorMode(allow_non_fake_inputs=True):  # one for each: which of them share memory here is chance
+            with FakeTensorMode(allow_non_fake_inputs=True):  # one mode for all, what the function makes by itself included
+                # a tensor for each: which of them share memory here is chance
                 examples = [torch.empty_strided(*form[:2], dtype=form[2], device=form[3]) for form in given.forms]
-            graph, constants = trace(flat, examples, decompositions())
+                graph, constants = trace(flat, examples, decompositions())
             plan, pieces = make_plan(graph, "piece")
         if regions is not None:
             used = {entry.piece for entry in plan.calls if isinstance(entry, Call)}
@@ -341,7 +354,7 @@ def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, bl
     current = policy.current()._replace(wrap=None)
     torchs = (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
     try:
-        return fingerprint(function, str(structure), shapes, tuple(current), blocks, *torchs, *_settings(), *_surroundings())
+        return fingerprint(function, str(structure), shapes, tuple(current), blocks, *torchs, *_settings(), *surroundings())
     except Unknown:
         return ""
 
@@ -353,7 +366,7 @@ def _settings() -> list[str]:
 
 
 @cache
-def _surroundings() -> tuple[str, ...]:
+def surroundings() -> tuple[str, ...]:
     """Return what else a program depends on: versions, the processor, Craft's own source."""
     files = [path.read_bytes() for path in sorted(Path(__file__).parent.parent.rglob("*.py"))]
     return (torch.__version__, platform.python_version(), _processor(), fingerprint(files))

@@ -120,7 +120,8 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
         q, k, v = project(params, x_BTD, place_BT)
         key, value = enter(memory.key_BSGE, k), enter(memory.value_BSGE, v)
         seen = place_BT[:, None, :, None] >= torch.arange(key.shape[1], device=x_BTD.device)
-        y = nn.attend_math(q, *(spread(room.transpose(1, 2)).to(q.dtype) for room in (key, value)), seen)
+        past = [spread(room.transpose(1, 2)).to(q.dtype) for room in (key, value)]
+        y = nn.attend_math(q, past[0], past[1], seen)
         return merge(params, y), KeyValues(key, value, memory.position_B + x_BTD.shape[1])
 
     return Model(spec, apply, memory, advance)

@@ -56,7 +56,9 @@ def test_another_number_of_tensors_is_refused(pieces):
 def test_what_the_compiler_says_is_told_with_the_name_of_the_piece(tmp_path, headers):
     with Builder(tmp_path, headers) as builder:
         builder.build("broken", SOURCE.replace("BODY", "return nothing_of_this_name;"), 0, 0)
-        with pytest.raises(BuildError, match=r"(?s)could not build broken: .*nothing_of_this_name.* was not declared|undeclared"):
+        with pytest.raises(
+            BuildError, match=r"(?s)could not build broken: .*nothing_of_this_name.* was not declared|undeclared"
+        ):
             builder.finish()
     assert list(tmp_path.iterdir()) == []
 
