@@ -112,7 +112,7 @@ def _within(experiment: Any, run: Run) -> Fitted:
 
 def _narrow(experiment: Any) -> Any:
     """Return the experiment with moments of 8 bits; None where it has them, or its optimiser cannot."""
-    optimiser = getattr(experiment, "optimizer", None)
+    optimiser: Any = getattr(experiment, "optimizer", None)
     if getattr(optimiser, "bits", 8) == 8:
         return None
     try:

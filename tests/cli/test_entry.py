@@ -50,7 +50,7 @@ def test_list_names_each_experiment_with_what_it_is(craft):
 
 def test_an_unknown_command_names_the_nearest(craft):
     assert craft("trian")[::2] == (2, "error: got the command 'trian'; did you mean train?")
-    assert craft("zzz")[::2] == (2, "error: got the command 'zzz'; expected one of train, generate, evaluate, list")
+    assert craft("zzz")[::2] == (2, "error: got the command 'zzz'; expected one of train, plan, generate, evaluate, list")
 
 
 def test_train_needs_an_experiment(craft):

@@ -42,9 +42,9 @@ def test_a_piece_takes_and_gives_tensors(pieces):
 
 
 def test_what_is_thrown_inside_is_an_exception_outside(pieces):
-    with pytest.raises(RuntimeError, match="^it went wrong$"):
+    with pytest.raises(RuntimeError, match=r"^it went wrong$"):
         pieces["throws"]([torch.ones(1)])
-    with pytest.raises(RuntimeError, match="^unknown error$"):
+    with pytest.raises(RuntimeError, match=r"^unknown error$"):
         pieces["strange"]([])
 
 
@@ -65,10 +65,18 @@ def test_what_the_compiler_says_is_told_with_the_name_of_the_piece(tmp_path, hea
 
 def test_what_is_under_way_ends_with_the_builder(tmp_path, headers):
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Builder(tmp_path, headers) as builder:
-        for number in range(8):
-            builder.build(f"piece{number}", SOURCE.replace("BODY", ""), 0, 0)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with Builder(tmp_path, headers) as builder:
+            made.append(builder)
+            for number in range(8):
+                builder.build(f"piece{number}", SOURCE.replace("BODY", ""), 0, 0)
+            raise KeyboardInterrupt
+
+    made: list[Builder] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (builder,) = made
     assert threading.active_count() == before
     assert not builder.compiler.running
     assert len(list(tmp_path.glob("*.so"))) < 8

@@ -77,7 +77,8 @@ def _params(setup: Setup, model: Model) -> Tree:
     if setup.contestant.architecture != "gpt2" or not hasattr(models, "gpt2"):
         return param.materialise(model.spec, 0)
     given = setup.material.weights()
-    leaves = [torch.from_numpy(_shared(path, given).copy()) for path in tree.paths(model.spec)]
+    named = tree.named(model.spec)
+    leaves = [torch.from_numpy(_shared(path, one.layers, given).copy()) for path, one in named.items()]
     return tree.unflatten(tree.flatten(model.spec)[1], leaves)
 
 
@@ -100,12 +101,16 @@ _WHOLE = {
 """Craft's paths below a block, or at the top, and the names of the shared weights."""
 
 
-def _shared(path: str, given: Arrays) -> npt.NDArray[np.float32]:
-    """Return the shared weights of a leaf; queries, keys and values are thirds of one array."""
-    where, inner = "", path
-    if path.startswith("blocks."):
-        _, depth, inner = path.split(".", 2)
-        where = f"blocks.{depth}."
+def _shared(path: str, layers: int, given: Arrays) -> npt.NDArray[np.float32]:
+    """Return the shared weights of a leaf, over all layers where it is stacked."""
+    if not layers:
+        return _single("", path, given)
+    inner = path.removeprefix("blocks.")
+    return np.stack([_single(f"blocks.{depth}.", inner, given) for depth in range(layers)])
+
+
+def _single(where: str, inner: str, given: Arrays) -> npt.NDArray[np.float32]:
+    """Return the shared weights of one layer's leaf; queries, keys and values are thirds of one array."""
     if inner in _WHOLE:
         return given[where + _WHOLE[inner]]
     third = ("query", "key", "value").index(inner.removeprefix("attention.").removesuffix("_bias"))
