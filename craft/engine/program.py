@@ -315,7 +315,7 @@ def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say
             warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
             with FakeTensorMode(allow_non_fake_inputs=True):  # one for each: which of them share memory here is chance
                 examples = [torch.empty_strided(*form[:2], dtype=form[2], device=form[3]) for form in given.forms]
-            graph, constants = trace(flat, examples, decompositions())
+                graph, constants = trace(flat, examples, decompositions())
             plan, pieces = make_plan(graph, "piece")
         if regions is not None:
             used = {entry.piece for entry in plan.calls if isinstance(entry, Call)}
