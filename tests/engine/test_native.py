@@ -42,9 +42,9 @@ def test_a_piece_takes_and_gives_tensors(pieces):
 
 
 def test_what_is_thrown_inside_is_an_exception_outside(pieces):
-    with pytest.raises(RuntimeError, match="^it went wrong$"):
+    with pytest.raises(RuntimeError, match=r"^it went wrong$"):
         pieces["throws"]([torch.ones(1)])
-    with pytest.raises(RuntimeError, match="^unknown error$"):
+    with pytest.raises(RuntimeError, match=r"^unknown error$"):
         pieces["strange"]([])
 
 
@@ -56,14 +56,16 @@ def test_another_number_of_tensors_is_refused(pieces):
 def test_what_the_compiler_says_is_told_with_the_name_of_the_piece(tmp_path, headers):
     with Builder(tmp_path, headers) as builder:
         builder.build("broken", SOURCE.replace("BODY", "return nothing_of_this_name;"), 0, 0)
-        with pytest.raises(BuildError, match=r"(?s)could not build broken: .*nothing_of_this_name.* was not declared|undeclared"):
+        with pytest.raises(
+            BuildError, match=r"(?s)could not build broken: .*nothing_of_this_name.* was not declared|undeclared"
+        ):
             builder.finish()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_under_way_ends_with_the_builder(tmp_path, headers):
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Builder(tmp_path, headers) as builder:
+    with pytest.raises(KeyboardInterrupt), Builder(tmp_path, headers) as builder:  # noqa: PT012
         for number in range(8):
             builder.build(f"piece{number}", SOURCE.replace("BODY", ""), 0, 0)
         raise KeyboardInterrupt
