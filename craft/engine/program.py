@@ -306,11 +306,14 @@ def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Say)
 
 def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say) -> _Traced:
     """Trace a function and cut it into pieces."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from craft.engine.lower import decompositions
-
     say("compiling: tracing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        from craft.engine.lower import decompositions
+
+        table = decompositions()
     made: list[Any] = []
 
     def flat(*values: Tensor) -> list[Tensor]:
@@ -321,14 +324,13 @@ def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say
         made[:] = [found]
         return outputs
 
-    regions = Regions("block", decompositions()) if blocks else None
+    regions = Regions("block", table) if blocks else None
     try:
         with torch.no_grad(), warnings.catch_warnings(), policy.using(wrap=regions.wrap if regions else None):
-            warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
-            with FakeTensorMode(allow_non_fake_inputs=True):  # one mode for all, what the function makes by itself included
-                # a tensor for each: which of them share memory here is chance
+            warnings.simplefilter("ignore")
+            with FakeTensorMode(allow_non_fake_inputs=True):  # one for each: which of them share memory here is chance
                 examples = [torch.empty_strided(*form[:2], dtype=form[2], device=form[3]) for form in given.forms]
-                graph, constants = trace(flat, examples, decompositions())
+                graph, constants = trace(flat, examples, table)
             plan, pieces = make_plan(graph, "piece")
         if regions is not None:
             used = {entry.piece for entry in plan.calls if isinstance(entry, Call)}

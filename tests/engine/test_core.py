@@ -112,8 +112,8 @@ DROPPING = attrs.evolve(SMALL, dropout=0.3)
 ROWS = {
     "muon, average, accumulated": ("block", Row(SMALL, optim.Muon(average=0.9), lambda f: grad.accumulate(f, 2))),
     "eight bits": ("step", Row(SMALL, optim.AdamW(bits=8))),
-    "gpt2": ("block", Row(GPT)),
-    "gpt2, bf16": ("step", Row(GPT, dtype=torch.bfloat16)),
+    "gpt2": ("block", Row(GPT, optim.SGD())),
+    "gpt2, bf16": ("step", Row(GPT, optim.SGD(), dtype=torch.bfloat16)),
     "recurrent, bf16": ("block", Row(HYBRID, dtype=torch.bfloat16)),
     "recurrent, muon": ("step", Row(HYBRID, optim.Muon())),
     "tied, swiglu, sharpness": ("block", Row(TIED, wrap=lambda f: grad.sharpness(f, 0.05))),
@@ -124,7 +124,10 @@ ROWS = {
     "forward": ("block", Row(attrs.evolve(SMALL, depth=1), gradient=grad.forward)),
     "many tokens": ("block", Row(SMALL, vocabulary=1100)),
 }
-"""Every model, optimiser state and gradient at least once, in the mode that has most to do for it."""
+"""Every model, optimiser state and gradient at least once, in the mode that has most to do for it.
+
+A GPT-2's keys have a bias, whose gradient is 0 but for rounding: Adam would make steps of that, so descent does it.
+"""
 
 
 @pytest.mark.parametrize("name", ROWS)
