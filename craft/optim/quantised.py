@@ -18,7 +18,17 @@ from torch.nn import functional
 from craft import tree
 from craft.types import Tensor, Tree
 
-__all__ = ["BLOCK", "SMALLEST", "Quantised", "check_bits", "dequantise", "dequantise_tree", "quantise", "quantise_tree", "zeros"]
+__all__ = [
+    "BLOCK",
+    "SMALLEST",
+    "Quantised",
+    "check_bits",
+    "dequantise",
+    "dequantise_tree",
+    "quantise",
+    "quantise_tree",
+    "zeros",
+]
 
 BLOCK = 256
 """Numbers that share a scale."""

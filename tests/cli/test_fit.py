@@ -52,19 +52,17 @@ def test_a_smaller_size_never_gets_more(experiment):
         one = attrs.evolve(machine, rematerialise=fitted.choice.rematerialise)
         return predict(fitted.experiment.build(), one, process=process).peak
 
-    largest = predict(experiment.build(), machine, process=process).peak / 2**20
+    ways = [
+        predict(one.experiment.build(), attrs.evolve(machine, rematerialise=one.rematerialise), process=process).peak
+        for one in settings(experiment)
+    ]
     former, chosen = float("inf"), []
-    for size in range(int(largest) + 80, 0, -8):
-        try:
-            fitted = fit(experiment, attrs.evolve(RUN, memory=f"{size}MB"))
-        except UsageError as error:
-            assert "the smallest setting is predicted to take" in str(error)
-            break
-        now = peak(fitted)
-        assert now <= former
-        former = now
+    for size in sorted({*ways, max(ways) + (1 << 28)}, reverse=True):
+        fitted = fit(experiment, attrs.evolve(RUN, memory=f"{size / 2**20 + 60:.0f}MB"))
+        assert peak(fitted) <= former
+        former = peak(fitted)
         chosen.append((fitted.experiment.accumulate, fitted.choice.rematerialise))
-    else:
-        raise AssertionError("nothing was refused")
     assert chosen[0] == (1, False)
     assert (1, True) in chosen
+    with pytest.raises(UsageError, match="the smallest setting is predicted to take"):
+        fit(experiment, attrs.evolve(RUN, memory=f"{min(ways) / 2**20 - 60:.0f}MB"))

@@ -62,7 +62,8 @@ def test_what_cannot_be_planned(craft, argv, shown):
 
 @pytest.mark.parametrize("command", ["plan", "train"])
 def test_what_does_not_fit(craft, small, command, tmp_path):
-    code, out, err = craft(command, "char_1m", *small, "--memory", "30MB", *(["--out", tmp_path / "run"] * (command == "train")))
+    out = ["--out", tmp_path / "run"]
+    code, out, err = craft(command, "char_1m", *small, "--memory", "30MB", *out)
     assert (code, out) == (2, "")
     assert "got --memory 30MB, but the smallest setting is predicted to take" in err
     assert not (tmp_path / "run").exists()
