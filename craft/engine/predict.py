@@ -23,13 +23,13 @@ __all__ = ["Prediction", "Rates", "predict", "rates"]
 
 _LIBRARIES = 24 << 20
 """Bytes that the first products and threads take."""
-_SLACK = 0.08
-"""Share of what lives within a step that is lost between allocations."""
-_COMPILER = 360 << 20
-"""Bytes that the compiler's front end takes in a first start, before the first step."""
+_SLACK = {"none": 0.6, "block": 0.08, "step": 0.08}
+"""Share of what lives within a step that is lost between allocations, by mode."""
+_COMPILER = 240 << 20
+"""Bytes that the compiler's front end leaves behind in a first start."""
 _START = 3.0
 """Seconds from the command to the first step."""
-_HEADERS, _PER_NODE = 8.0, 0.03
+_HEADERS, _PER_NODE = 8.0, 0.015
 """Seconds that a compiler takes at least, and for each operation of the traced step."""
 
 
@@ -82,26 +82,25 @@ def predict(task: Task, machine: Engine, state: Tree | None = None, process: int
     apart = machine.device.type != "cpu"
     process = 0 if apart else process or resident_bytes()
     step = step_of(task, state, mode=machine.mode, compute=machine.compute, rematerialise=machine.rematerialise)
-    slack = _LIBRARIES + int(_SLACK * max(step.transient, step.evaluation))
+    slack = _LIBRARIES + int(_SLACK[machine.mode] * step.transient)
     peak = process + step.peak + slack
-    building = process + step.parameters + step.optimizer + step.batch + _COMPILER
-    first = peak if machine.mode == "none" or apart else max(peak, building)
+    first = peak if machine.mode == "none" or apart else peak + _COMPILER
     each = seconds(step, machine.mode, rates(machine.device))
     compiling = 0.0 if machine.mode == "none" else _HEADERS + _PER_NODE * step.nodes
     return Prediction(step, process, slack, peak, first, each, _START, _START + compiling)
 
 
-_EFFICIENCY = {"none": (0.75, 0.3, 0.5, 8e-6), "block": (0.75, 0.3, 0.6, 8e-6), "step": (0.75, 0.3, 0.6, 8e-6)}
-"""Shares of the rates that a step reaches: of products, of products in batches, of the memory's; and seconds a pass."""
+_COSTS = {"none": (0.94, 1.24, 2.0, 0.0), "block": (1.36, 0.72, 2.3, 5.5e-6), "step": (1.36, 0.72, 2.3, 5.5e-6)}
+"""Times that the best rates promise, as multiples: of products, of products in batches, of the memory; seconds a pass."""
 
 
 def seconds(step: Step, mode: str, rate: Rates) -> float:
     """Return the seconds of a step: what its products take, what its memory takes, and what each pass costs beside."""
-    product, batch, memory, each = _EFFICIENCY[mode]
+    product, batch, memory, each = _COSTS[mode]
     work = step.work
     share = work.batched / max(work.narrow + work.wide, 1.0)
-    alone = work.narrow / rate.narrow + work.wide / rate.wide
-    return alone * (1 - share) / product + alone * share / batch + work.moved / (rate.memory * memory) + work.calls * each
+    products = work.narrow / rate.narrow + work.wide / rate.wide
+    return products * ((1 - share) * product + share * batch) + work.moved / rate.memory * memory + work.calls * each
 
 
 @cache

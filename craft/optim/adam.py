@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from craft import tree
 from craft.optim.moments import blend, check_complement, correction, start_count
-from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree, zeros
 from craft.types import Context, Tensor, Transform, Tree, Value, resolve
 
 __all__ = ["AdamState", "scale_by_adam"]
@@ -62,7 +62,7 @@ def scale_by_adam(c1: Value = 0.1, c2: Value = 0.05, eps: Value = 1e-8, bits: in
         return AdamState(step, quantise_tree(mean, bits), quantise_tree(square, bits, signed=False))
 
     def init(params: Tree) -> AdamState:
-        return held(start_count(params), tree.zeros_like(params), tree.zeros_like(params))
+        return AdamState(start_count(params), zeros(params, bits), zeros(params, bits, signed=False))
 
     def update(grads: Tree, state: AdamState, params: Tree, ctx: Context) -> tuple[Tree, AdamState]:
         near1, near2 = resolve(c1, ctx), resolve(c2, ctx)

@@ -8,7 +8,7 @@ import torch
 
 from craft import tree
 from craft.optim.moments import blend, check_complement
-from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree, zeros
 from craft.types import Context, Transform, Tree, Value, resolve
 
 __all__ = ["LionState", "scale_by_lion"]
@@ -56,7 +56,7 @@ def scale_by_lion(c1: Value = 0.1, c2: Value = 0.01, bits: int = 32) -> Transfor
     check_bits(bits)
 
     def init(params: Tree) -> LionState:
-        return LionState(quantise_tree(tree.zeros_like(params), bits))
+        return LionState(zeros(params, bits))
 
     def update(grads: Tree, state: LionState, params: Tree, ctx: Context) -> tuple[Tree, LionState]:
         mean = dequantise_tree(state.mean, grads)

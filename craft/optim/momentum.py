@@ -8,7 +8,7 @@ import torch
 
 from craft import tree
 from craft.optim.moments import check_complement, start_count, times
-from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree, zeros
 from craft.types import Context, Tensor, Transform, Tree, Value, resolve
 
 __all__ = ["TraceState", "trace"]
@@ -65,7 +65,7 @@ def trace(c: Value = 0.1, *, nesterov: bool = False, dampening: float = 0.0, bit
         raise ValueError(f"got nesterov with dampening={dampening}; expected no dampening: set it to 0")
 
     def init(params: Tree) -> TraceState:
-        return TraceState(start_count(params), quantise_tree(tree.zeros_like(params), bits))
+        return TraceState(start_count(params), zeros(params, bits))
 
     def update(grads: Tree, state: TraceState, params: Tree, ctx: Context) -> tuple[Tree, TraceState]:
         momentum = 1.0 - resolve(c, ctx)

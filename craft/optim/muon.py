@@ -12,7 +12,7 @@ import torch
 
 from craft import policy, tree
 from craft.optim.moments import blend, check_complement
-from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree
+from craft.optim.quantised import check_bits, dequantise_tree, quantise_tree, zeros
 from craft.types import Context, Tensor, Transform, Tree, Value, resolve
 
 __all__ = ["MuonState", "orthogonalise", "scale_by_muon"]
@@ -118,7 +118,7 @@ def scale_by_muon(
         for path, leaf in tree.named(params).items():
             if leaf.ndim < 2:
                 raise ValueError(f"{path or 'the leaf'} has shape {tuple(leaf.shape)}; Muon takes matrices: route it elsewhere")
-        return MuonState(quantise_tree(tree.zeros_like(params), bits))
+        return MuonState(zeros(params, bits))
 
     def update(grads: Tree, state: MuonState, params: Tree, ctx: Context) -> tuple[Tree, MuonState]:
         near = resolve(c, ctx)

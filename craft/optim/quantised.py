@@ -18,7 +18,17 @@ from torch.nn import functional
 from craft import tree
 from craft.types import Tensor, Tree
 
-__all__ = ["BLOCK", "SMALLEST", "Quantised", "check_bits", "dequantise", "dequantise_tree", "quantise", "quantise_tree"]
+__all__ = [
+    "BLOCK",
+    "SMALLEST",
+    "Quantised",
+    "check_bits",
+    "dequantise",
+    "dequantise_tree",
+    "quantise",
+    "quantise_tree",
+    "zeros",
+]
 
 BLOCK = 256
 """Numbers that share a scale."""
@@ -131,6 +141,26 @@ def quantise_tree(values: Tree, bits: int, signed: bool = True) -> Tree:
     if bits == 32:
         return values
     return tree.map(lambda leaf: quantise(leaf, signed) if leaf.numel() >= SMALLEST else leaf, values)
+
+
+def zeros(params: Tree, bits: int, signed: bool = True) -> Tree:
+    """Return what `quantise_tree` makes of zeros, without zeros in 32 bits and what is computed of them on the way.
+
+    Parameters
+    ----------
+    params
+        Tree of tensors.
+    bits, signed
+        As for `quantise_tree`.
+    """
+
+    def zero(leaf: Tensor) -> Tensor | Quantised:
+        if bits == 32 or leaf.numel() < SMALLEST:
+            return torch.zeros_like(leaf)
+        code = torch.zeros_like(leaf, dtype=torch.int8) if signed else torch.ones_like(leaf, dtype=torch.uint8)
+        return Quantised(code, leaf.new_zeros(-(-leaf.numel() // BLOCK), dtype=torch.float32))
+
+    return tree.map(zero, params)
 
 
 def dequantise_tree(stored: Tree, like: Tree) -> Tree:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from craft import data, engine, grad, losses, optim, param, policy, step, tree
 from craft.models import Sequence
-from craft.optim.quantised import BLOCK, SMALLEST, Quantised, dequantise, dequantise_tree, quantise, quantise_tree
+from craft.optim.quantised import BLOCK, SMALLEST, Quantised, dequantise, dequantise_tree, quantise, quantise_tree, zeros
 from craft.types import Context, Tensor, Transform, Tree
 
 SHAPES = st.sampled_from([(1,), (255,), (256,), (257,), (3, 256), (7, 131), (2, 3, 200), ()])
@@ -67,6 +67,17 @@ def test_what_was_rounded_stays_as_it_is(signed: bool) -> None:
     again = quantise(dequantise(once), signed)
     assert torch.equal(once.code, again.code)
     torch.testing.assert_close(once.scale, again.scale, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_zeros_are_made_as_they_would_be_rounded(signed: bool) -> None:
+    params = {"a": torch.ones(SMALLEST), "b": torch.ones(97, 51), "c": torch.ones(8)}
+    for bits in (8, 32):
+        made, rounded = zeros(params, bits, signed), quantise_tree(tree.zeros_like(params), bits, signed)
+        assert tree.paths(made) == tree.paths(rounded)
+        for one, other in zip(tree.leaves(made), tree.leaves(rounded), strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("signed", [True, False])
