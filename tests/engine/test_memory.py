@@ -61,7 +61,9 @@ def test_a_run_keeps_what_was_chosen(tiny, quick):
     run = quick(memory="small")
     result = train(attrs.evolve(tiny().build(), steps=4), run, console=False)
     assert "memory small: activations are computed again" in (result.directory / "log.txt").read_text(encoding="utf-8")
-    assert latest(result.directory / "checkpoints", print).manifest["extra"]["rematerialise"] is True
+    found = latest(result.directory / "checkpoints", print)
+    assert found is not None
+    assert found.manifest["extra"]["rematerialise"] is True
     more = attrs.evolve(run, resume=str(result.directory), extend=True, memory="auto")
     train(tiny().build(), more, console=False)
     log = (result.directory / "log.txt").read_text(encoding="utf-8")

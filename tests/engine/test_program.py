@@ -199,7 +199,7 @@ def test_what_is_closed_over_is_kept_with_the_program():
     assert torch.equal(first(x), second(x))
     assert close(first(x), function(x).detach())
     table[0, 0] += 1
-    assert not first.digest == _key(function, [x], tree.flatten((x,))[1], False)
+    assert first.digest != _key(function, [x], tree.flatten((x,))[1], False)
 
 
 def test_what_has_no_fingerprint_is_compiled_and_not_kept(tmp_path):
@@ -271,7 +271,7 @@ def test_a_state_may_lie_anywhere(tmp_path):
         return {name: value + batch for name, value in state.items()}, {"sum": state["odd"].sum()}
 
     state = {"mapped": mapped, "odd": odd}
-    run = compile_step(update, state, torch.ones(64))  # type: ignore[arg-type]
+    run = compile_step(update, state, torch.ones(64))
     for turn in range(3):
         assert float(run(state, torch.ones(64))["sum"]) == 64 * turn
     assert mapped.tolist() == odd.tolist() == [3.0] * 64
