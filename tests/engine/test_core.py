@@ -175,7 +175,8 @@ def test_functions_run_without_a_tape_in_the_engines_type(tiny):
 def test_what_a_run_depends_on_is_described():
     found = Engine(CPU, torch.bfloat16, "step", 3).describe()
     assert found | {"torch": "", "machine": ""} == {
-        "device": "cpu", "precision": "bf16", "compile": "step", "rematerialise": False, "threads": 3, "torch": "", "machine": ""
+        "device": "cpu", "precision": "bf16", "compile": "step", "rematerialise": False, "threads": 3, "torch": "",
+        "machine": "",
     }  # fmt: skip
     assert found["torch"] == torch.__version__
     assert Engine(CPU, torch.float16, "none", 1).describe()["precision"] == "fp16"

@@ -55,7 +55,8 @@ def test_large_stacks_are_filled_in_place_with_the_same_numbers(function, monkey
 
 def test_what_nothing_needs_any_more_is_let_go():
     plan = traced(simple, *start()).plan
-    standing, alive = len(plan.views) + plan.inputs, set()
+    standing = len(plan.views) + plan.inputs
+    alive: set[int] = set()
     for entry in plan.calls:
         assert isinstance(entry, Call)
         assert {i for i in entry.arguments if i >= standing} <= alive
