@@ -29,14 +29,14 @@ def test_what_is_asked_for_is_taken(asked):
 def test_a_long_run_is_compiled_and_a_short_one_is_not():
     assert choose(steps=10, flops=1e9) == ("none", "the run is too short to win back the wait for a compiler")
     chosen, why = choose(steps=10_000, flops=1e10)
-    assert chosen == "step"
-    assert "saves about 4667 s of the run, costs up to 60 s" in why
+    assert chosen == "block"
+    assert "saves about 1515 s of the run, costs about 20 s" in why
 
 
 def test_the_threshold_is_the_wait():
-    flops = 60.0 * 1e11 / (1 / 0.15 - 1 / 0.5)
+    flops = 20.0 * 1e11 / (1 / 0.3 - 1 / 0.55)
     assert choose(steps=1, flops=0.99 * flops)[0] == "none"
-    assert choose(steps=1, flops=1.01 * flops)[0] == "step"
+    assert choose(steps=1, flops=1.01 * flops)[0] == "block"
 
 
 def test_unknown_work_is_not_compiled():

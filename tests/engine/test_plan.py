@@ -1,12 +1,10 @@
 """Plans: cut where the regions are, run as they are written, and large stacks filled in place."""
 
-import pytest
 import torch
 
 from craft import grad, policy, tree
 from craft.engine import compile_function, compile_step
-from craft.engine import plan as plans
-from craft.engine.plan import Call, Empty, View
+from craft.engine.plan import Call
 from craft.engine.program import _Given, _traced
 from craft.types import Context
 
@@ -34,23 +32,6 @@ def sharp(params, batch):
 
 def simple(params, batch):
     return grad.reverse(loss)(params, batch, Context())[0]
-
-
-@pytest.mark.parametrize("function", [simple, sharp])
-def test_large_stacks_are_filled_in_place_with_the_same_numbers(function, monkeypatch):
-    """Compiles the blocks forwards and backwards, and what lies around them."""
-    args = start()
-    assert not any(isinstance(entry, Empty) for entry in traced(function, *args).plan.calls)
-    monkeypatch.setattr(plans, "_WORTH", 0)
-    plan = traced(function, *args).plan
-    buffers = [entry for entry in plan.calls if isinstance(entry, Empty)]
-    slices = [entry for entry in plan.calls if isinstance(entry, View)]
-    stacks = 2 if function is simple else 4
-    assert (len(buffers), len(slices)) == (stacks, 3 * stacks)
-    program = compile_function(function, *args, blocks=True, keep=False)
-    for _ in range(2):
-        for found, expected in zip(tree.leaves(program(*args)), tree.leaves(function(*args)), strict=True):
-            assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_nothing_needs_any_more_is_let_go():

@@ -114,16 +114,12 @@ def test_a_program_is_found_again_with_its_bits(program):
     assert tree.paths(again(x, y)) == tree.paths(simple(x, y))
 
 
-@pytest.mark.parametrize("what", ["library", "content"])
-def test_a_program_that_was_tampered_with_is_built_again(program, what):
+def test_a_program_whose_content_was_changed_is_built_again(program):
     """Compiles that program again."""
     folder = next(path for path in cache_directory("programs").iterdir() if program.digest in said(path))
-    if what == "library":
-        os.truncate(folder / "piece0.so", 100)
-    else:
-        content = json.loads(said(folder))
-        content["plan"]["outputs"].reverse()
-        (folder / "package.json").write_text(json.dumps(content), encoding="utf-8")
+    content = json.loads(said(folder))
+    content["plan"]["outputs"].reverse()
+    (folder / "package.json").write_text(json.dumps(content), encoding="utf-8")
     again = compile_function(simple, *arguments())
     assert not again.found
     assert close(again(*arguments()), simple(*arguments()))
