@@ -436,6 +436,8 @@ def _grouped(members: list[fx.Node]) -> list[fx.Node]:
     A step is written operation by operation over all leaves, and would hold an intermediate of each at once. What is
     written into an input comes after everything that reads it.
     """
+    if len(members) <= _LONGEST:
+        return members
     inside = set(members)
     needs = {node: [source for source in node.all_input_nodes if source in inside] for node in members}
     readers: dict[fx.Node, list[fx.Node]] = {}
