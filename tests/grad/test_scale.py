@@ -69,7 +69,7 @@ def test_in_float32_a_scale_changes_nothing(wrap: Any, tape: bool) -> None:
 
 @ways
 def test_in_float16_gradients_are_those_of_float32_up_to_its_rounding(wrap: Any) -> None:
-    """Relative to the gradient's norm; measured 0.1 to 0.4 %."""
+    """Relative to the gradient's norm."""
     grad_fn = wrap(grad.reverse(LOSS))
     plain, _ = grad_fn(PARAMS, BATCH, context())
     with policy.using(compute=torch.float16):
