@@ -592,7 +592,7 @@ def test_a_run_in_fp16_resumes_to_the_bit_with_its_scale(tiny, quick, bytes_of, 
     assert float(whole.state.scaling.scale) == 2.0 ** (27 - skipped)
     assert int(whole.state.step) == 8
     rows = [row for row in strict(whole.directory / "metrics.jsonl") if "train/loss_scale" in row]
-    assert next(row["train/overflow"] for row in rows) == 1
+    assert all(row["train/overflow"] > 0 for row in rows[:2])  # before the stop and after it
     assert all(row["train/grad_norm"] is not None for row in rows)
     cut = quick("cut", precision="fp16")
     train(with_hook(tiny().build(), at(3, ask(signal.SIGTERM)), name="breaker"), cut, name=NAME, console=False)

@@ -307,8 +307,8 @@ class _Planner:
     def _piece(self, name: str, members: list[fx.Node], wanted: list[fx.Node], pieces: dict[str, fx.GraphModule]) -> Call:
         inside = set(members)
         again = dict.fromkeys(s for node in members for s in node.all_input_nodes if s not in inside and s in self.widened)
-        members = [*again, *members]
-        inside |= again.keys()
+        members = [*self._looks(members), *again, *members]
+        inside = set(members)
         taken: list[fx.Node] = []
         for node in members:
             taken += [source for source in node.all_input_nodes if source not in inside and source not in taken]
@@ -322,6 +322,19 @@ class _Planner:
         ]
         pieces[name] = _extract(self.graph, members, taken, made)
         return Call(name, [self._number(node) for node in taken], [self._number(node) for node in made], [])
+
+    def _looks(self, members: list[fx.Node]) -> list[fx.Node]:
+        """Return the views of inputs that a piece writes over: it has to make them itself, or it would not see what it reads."""
+        written = {_origin(node.args[0]) for node in members if node.target is _COPY}  # type: ignore[arg-type]
+        found: dict[fx.Node, None] = {}
+        for source in dict.fromkeys(source for node in members for source in node.all_input_nodes):
+            chain: list[fx.Node] = []
+            while source in self.viewed and source not in written and source.op != "placeholder":
+                chain.append(source)
+                source = source.args[0]  # type: ignore[assignment]
+            if source in written:
+                found.update(dict.fromkeys(reversed(chain)))
+        return list(found)
 
     def _region(self, node: fx.Node) -> list[Entry]:
         """Call a region; before it, make the buffers that it is the first to write into, and look at its slices."""

@@ -69,6 +69,14 @@ def test_values_and_gradients_are_those_of_the_function(block):
     same(program(other, x), function(other, x))
 
 
+def test_a_block_is_compiled_once_however_often_it_is_called():
+    params, x = start()
+    plan, pieces = graphs(torch.func.grad(lambda p, x: loop(plain, p, x), argnums=(0, 1)), params, x)
+    assert [name for name in pieces if name.startswith("block")] == ["block0", "block0b"]
+    called = [entry.piece for entry in plan.calls if hasattr(entry, "piece")]
+    assert (called.count("block0"), called.count("block0b")) == (3, 3)
+
+
 def test_blocks_that_differ_are_compiled_apart():
     def function(x):
         piece = policy.region(lambda y, factor: y * factor)
@@ -76,6 +84,21 @@ def test_blocks_that_differ_are_compiled_apart():
 
     _, pieces = graphs(function, torch.ones(3))
     assert len([name for name in pieces if name.startswith("block")]) == 4
+
+
+def test_rematerialising_keeps_inputs_alone_and_the_gradients():
+    """Compiles three pieces."""
+    params, x = start()
+
+    def function(p, x):
+        with policy.using(rematerialise=True):
+            return torch.func.grad(lambda p, x: loop(plain, p, x), argnums=(0, 1))(p, x)
+
+    program = compile_function(function, params, x, blocks=True)
+    same(program(params, x), torch.func.grad(lambda p, x: loop(plain, p, x), argnums=(0, 1))(params, x))
+    plan, _ = graphs(function, params, x)
+    kept = [len(entry.results) for entry in plan.calls if getattr(entry, "piece", "") == "block0"]
+    assert kept == [1, 1, 1]
 
 
 def test_a_second_derivative_through_a_block_is_refused_and_one_of_transforms_is_inline():

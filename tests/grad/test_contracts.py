@@ -45,8 +45,6 @@ NOT_GRAD_FNS = {"remat", "Scaling", "start_scaling"}
 """Public functions that make no GradFn; their own files test them."""
 
 rows = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
-# torch makes its forward-mode rules with a compiler that it deprecates itself
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def noise(shape: tuple[int, ...], seed: int) -> Tensor:

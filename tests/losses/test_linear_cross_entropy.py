@@ -31,10 +31,6 @@ CASES = {
 }
 
 
-# torch makes its forward-mode rules with a compiler that it deprecates itself
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
-
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     torch._dynamo.reset()

@@ -111,8 +111,6 @@ TABLE = {
 """Every row: one way in which a mixer may be configured."""
 
 rows = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
-# torch makes its forward-mode rules with a compiler that it deprecates itself
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -48,8 +48,6 @@ TABLE = {
 """Every row: a family; tied or not, with a small vocabulary (a product) or a large one (rows looked up)."""
 
 rows = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
-# torch makes its forward-mode rules with a compiler that it deprecates itself
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -94,8 +94,6 @@ TABLE = {
 }
 """Every row: a function of floating tensors alone."""
 
-# torch makes its forward-mode rules with a compiler that it deprecates itself
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 rows = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 4e-2}
 
