@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from craft.engine import region
+from craft.engine.slabs import Slab, find_slabs, signature
 from craft.types import Tensor
 
 __all__ = ["Call", "Direct", "Empty", "Entry", "Pieces", "Plan", "View", "make_plan"]
@@ -212,21 +213,28 @@ class _Planner:
         """Buffers, with the calls that write their slices in order."""
         self.slices: dict[fx.Node, dict[int, tuple[fx.Node, int]]] = {}
         """For each call, which of its outputs goes into which slice of which buffer."""
+        self.slabbed: set[fx.Node] = set()
+        """What is computed in slabs, after everything else."""
+        self.handed: set[fx.Node] = set()
+        """What slabs take."""
 
     def make(self) -> tuple[Plan, dict[str, fx.GraphModule]]:
         self._gather()
         self._find_views()
         self.widened = {node for node in self.graph.graph.nodes if self._widens(node)}
         place = self._places()
+        slabs = find_slabs([node for node, at in place.items() if at == len(self.calls)], self.viewed.__contains__)
+        self._enter(slabs)
         pieces: dict[str, fx.GraphModule] = {}
         done: list[Entry] = []
         wanted = list(self.output.args[0])
         for stage in range(len(self.calls) + 1):
-            members = [node for node, at in place.items() if at == stage]
+            members = [node for node, at in place.items() if at == stage and not self._only_in_slabs(node)]
             for part in _cut(_grouped(members), self.widened):
                 done.append(self._piece(f"{self.prefix}{len(pieces)}", part, wanted, pieces))
             if stage < len(self.calls):
                 done += self._region(self.calls[stage])
+        done += self._slabs(slabs, pieces)
         # a copy is into an input: that input holds it
         outputs = [self.numbers[node.args[0] if node.target is _COPY else node] for node in wanted]
         calls = _dropping(done, outputs, len(self.inputs) + len(self.views))
@@ -249,7 +257,7 @@ class _Planner:
                 self._view(node, source, _VIEWS[node.target], list(node.args[1:]))
         self.viewed.update(unbound)
 
-    def _view(self, node: fx.Node, source: fx.Node, operation: str, arguments: list[Any]) -> None:
+    def _view(self, node: Any, source: fx.Node, operation: str, arguments: list[Any]) -> None:
         self.viewed.add(node)
         self.views.append(View(self.numbers[source], operation, arguments, self._number(node)))
 
@@ -316,15 +324,47 @@ class _Planner:
         made = [
             node
             for node in members
-            if (node in returned or any(user not in inside and user.op != "output" for user in node.users))
+            if (node in returned or node in self.handed or any(self._elsewhere(user, inside) for user in node.users))
             and node.target is not _COPY
-            and (node not in self.widened or node in returned)
+            and (node not in self.widened or node in returned or node in self.handed)
         ]
         pieces[name] = _extract(self.graph, members, taken, made)
         return Call(name, [self._number(node) for node in taken], [self._number(node) for node in made], [])
 
+    def _elsewhere(self, user: fx.Node, inside: set[fx.Node]) -> bool:
+        return user not in inside and user.op != "output" and user not in self.slabbed
+
+    def _enter(self, slabs: list[Slab]) -> None:
+        """Look at the parts of the inputs that slabs overwrite: made once, these views stay."""
+        for slab in slabs:
+            self.slabbed.update(slab.nodes)
+            self.handed.update([*slab.cut, *slab.whole])
+            for node in slab.cut:
+                if node.op == "placeholder":
+                    for part in range(slab.parts):
+                        self._view((node, part, slab.parts), node, "slice", _span(node, part, slab.parts))
+
+    def _only_in_slabs(self, node: fx.Node) -> bool:
+        return node in self.slabbed and (node.target is _COPY or all(user in self.slabbed for user in node.users))
+
+    def _slabs(self, slabs: list[Slab], pieces: dict[str, fx.GraphModule]) -> list[Entry]:
+        """Call the piece of each slab for all its parts; slabs that compute the same share one piece."""
+        names: dict[str, str] = {}
+        done: list[Entry] = []
+        for slab in slabs:
+            name = names.setdefault(signature(slab.graph), f"{self.prefix}{len(pieces)}")
+            pieces.setdefault(name, slab.graph)
+            whole = [self._number(node) for node in slab.whole]
+            for part in range(slab.parts):
+                keys = [(node, part, slab.parts) for node in slab.cut]
+                for key in keys:
+                    if key not in self.numbers:
+                        done.append(View(self.numbers[key[0]], "slice", _span(*key), self._number(key)))
+                done.append(Call(name, [*(self.numbers[key] for key in keys), *whole], [], []))
+        return done
+
     def _looks(self, members: list[fx.Node]) -> list[fx.Node]:
-        """Return the views of inputs that a piece writes over: it has to make them itself, or it would not see what it reads."""
+        """Return the views of inputs that a piece overwrites: it makes them itself, or it would read what it has written."""
         written = {_origin(node.args[0]) for node in members if node.target is _COPY}  # type: ignore[arg-type]
         found: dict[fx.Node, None] = {}
         for source in dict.fromkeys(source for node in members for source in node.all_input_nodes):
@@ -401,6 +441,12 @@ class _Planner:
         self.buffers[buffer] = [source.args[0] for source in parts]  # type: ignore[misc]
         for place, source in enumerate(parts):
             self.slices.setdefault(source.args[0], {})[index] = (buffer, place)  # type: ignore[arg-type]
+
+
+def _span(node: fx.Node, part: int, parts: int) -> list[int]:
+    """Return the arguments of the slice that is one of equal parts of a value."""
+    length = node.meta["val"].shape[0] // parts
+    return [0, part * length, (part + 1) * length]
 
 
 def _made(name: str) -> Tensor:

@@ -234,7 +234,7 @@ def _compile(function: Callable[..., Tree], examples: tuple[Tree, ...], *, block
         traced = _traced(function, given, blocks, say)
         try:
             return _built(traced, given, library, key, say)
-        except Exception as error:  # noqa: BLE001 - the compiler's inside may change with any version of torch
+        except Exception as error:
             if not _OTHERWISE:
                 raise
             say(f"compiling by torch's own ways, which takes longer: {str(error).splitlines()[0] if str(error) else error!r}")

@@ -22,6 +22,14 @@ __all__ = ["Region", "Regions", "apart", "call", "outputs", "returned", "trace",
 
 _LIBRARY = torch.library.Library("craft", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("call(str name, Tensor[] args) -> Tensor[]")  # type: ignore[no-untyped-call]
+_MOVES = {
+    torch.ops.aten.clone.default,
+    torch.ops.aten.slice.Tensor,
+    torch.ops.aten.view.default,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.select.int,
+}
+"""What moves numbers and does not compute."""
 _TRACED: dict[str, fx.GraphModule] = {}
 """Graphs of the trace that is under way, by name: what the opaque operation needs to know the shapes it returns."""
 
@@ -239,7 +247,8 @@ class Regions:
             if joint is None:
                 graph, constants = _forward_graph(flat, shapes, self.decompositions)
                 return self._enter(name, graph, None, made[0], len(returned(graph)), constants=tuple(constants))
-        forward, backward = _partition(joint.graph, joint.returns)
+        with _outside():
+            forward, backward = _partition(joint.graph, joint.returns)
         more = {"flows": joint.flows, "moving": joint.moving, "constants": tuple(joint.constants)}
         return self._enter(name, forward, backward, made[0], joint.returns, **more)
 
@@ -441,14 +450,32 @@ def _return(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
 
 def _narrow(graph: fx.GraphModule) -> tuple[torch.dtype, ...]:
     """Return gradients before they are widened: half the memory, and whoever uses them widens them on the way."""
-    convert = torch.ops.prims.convert_element_type.default
     nodes = returned(graph)
     types = tuple(node.meta["val"].dtype for node in nodes)
-    narrow: list[Any] = [node.args[0] if node.target is convert and _narrower(node) else node for node in nodes]
-    _return(graph, narrow)
+    _return(graph, [_unwidened(graph, node) for node in nodes])
     return types
 
 
-def _narrower(node: fx.Node) -> bool:
-    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
-    return bool(before.dtype.itemsize < after.dtype.itemsize and before.is_contiguous())
+def _unwidened(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """Return what a node widens, contiguous; the node itself if it widens nothing."""
+    with graph.graph.inserting_before(graph.graph.output_node()):
+        found = _before_widening(graph.graph, node)
+        if found is None or found.meta["val"].is_contiguous():
+            return found or node
+        return _call(graph.graph, torch.ops.aten.clone.default, (found,), {"memory_format": torch.contiguous_format})
+
+
+def _before_widening(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """Return what a node looks like without the widening on its way; none if there is none."""
+    source: fx.Node = node.args[0] if node.args else node  # type: ignore[assignment]
+    if node.target is torch.ops.prims.convert_element_type.default:
+        return source if source.meta["val"].dtype.itemsize < node.meta["val"].dtype.itemsize else None
+    if node.target not in _MOVES or (found := _before_widening(graph, source)) is None:
+        return None
+    return _call(graph, node.target, (found, *node.args[1:]), dict(node.kwargs))
+
+
+def _call(graph: fx.Graph, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+    node = graph.call_function(target, args, kwargs)
+    node.meta["val"] = target(args[0].meta["val"], *args[1:], **kwargs)
+    return node

@@ -14,7 +14,6 @@ from craft.mixers import Attention, FeedForward, Recurrence
 from craft.models import Sequence
 from craft.types import Batch, Context, Extras, Tensor, Tree
 
-
 MODEL = Sequence(width=4, depth=1, pattern=(Recurrence(), Attention(heads=2), FeedForward(expand=2.0)), dropout=0.3).build(7)
 LOSS = losses.next_token(MODEL)
 REVERSE = grad.reverse(LOSS)
