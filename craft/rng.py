@@ -43,11 +43,49 @@ def threefry(key_N2: tuple[Tensor, Tensor], counter_N2: tuple[Tensor, Tensor]) -
     -------
     Two int64 tensors with values in [0, 2**32).
     """
-    if all(_at_hand(word) for word in (*key_N2, *counter_N2)):
-        return _threefry_at_hand(*key_N2, *counter_N2)
-    k0, k1 = key_N2
+    words = (*key_N2, *counter_N2)
+    if all(_at_hand(word) for word in words):
+        return _threefry_at_hand(*words)
+    if torch.compiler.is_compiling():  # the compiler may not know our operation
+        return _threefry_in_passes(*words)
+    x0, x1 = torch.ops.craft.threefry(*words)
+    return x0, x1
+
+
+_LIBRARY = torch.library.Library("craft", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("threefry(Tensor k0, Tensor k1, Tensor c0, Tensor c1) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]
+"""One operation to whoever traces: the engine writes its twenty rounds as one expression."""
+
+
+def _run(*words: Tensor) -> tuple[Tensor, Tensor]:
+    return _threefry_at_hand(*words) if words[0].device.type == "cpu" else _threefry_in_passes(*words)
+
+
+_LIBRARY.impl("threefry", _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+
+
+@torch.library.register_fake("craft::threefry", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _shapes(*words: Tensor) -> tuple[Tensor, Tensor]:
+    shape = torch.broadcast_shapes(*(word.shape for word in words))
+    return words[0].new_empty(shape), words[0].new_empty(shape)
+
+
+@torch.library.register_vmap("craft::threefry", lib=_LIBRARY)  # type: ignore[untyped-decorator]
+def _batched(info: object, axes: tuple[int | None, ...], *words: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    rank = max(word.ndim - (axis is not None) for word, axis in zip(words, axes, strict=True))
+
+    def first(word: Tensor, axis: int | None) -> Tensor:
+        """Move the batch to the front, and align the other axes at the end."""
+        front = word[None] if axis is None else word.movedim(axis, 0)
+        return front.reshape(front.shape[0], *([1] * (rank + 1 - front.ndim)), *front.shape[1:])
+
+    found = torch.ops.craft.threefry(*(first(word, axis) for word, axis in zip(words, axes, strict=True)))
+    return (found[0], found[1]), (0, 0)
+
+
+def _threefry_in_passes(k0: Tensor, k1: Tensor, c0: Tensor, c1: Tensor) -> tuple[Tensor, Tensor]:
     schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
-    x0, x1 = counter_N2[0] + k0, (counter_N2[1] + k1) & _MASK
+    x0, x1 = c0 + k0, (c1 + k1) & _MASK
     for block in range(5):
         for turn in _ROTATIONS[block % 2]:
             x0 = x0 + x1  # grows by a bit a round at most: masked when the words are read

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
+from craft.engine.keyed import know_threefry
 from craft.types import Tensor
 
 __all__ = ["Source", "decompositions", "to_cpp", "to_program"]
@@ -62,6 +63,7 @@ def decompositions() -> dict[Any, Any]:
     """Return how larger operations are put in terms of smaller ones."""
     from torch._inductor.decomposition import select_decomp_table
 
+    know_threefry()
     aten, table = torch.ops.aten, dict(select_decomp_table())
     return table | {
         aten.gelu.default: _gelu(table[aten.gelu.default]),

@@ -315,7 +315,8 @@ class _Planner:
     def _piece(self, name: str, members: list[fx.Node], wanted: list[fx.Node], pieces: dict[str, fx.GraphModule]) -> Call:
         inside = set(members)
         again = dict.fromkeys(s for node in members for s in node.all_input_nodes if s not in inside and s in self.widened)
-        members = [*self._looks(members), *again, *members]
+        looks = self._looks(members)
+        members = [*looks, *again, *members]
         inside = set(members)
         taken: list[fx.Node] = []
         for node in members:
@@ -323,7 +324,7 @@ class _Planner:
         returned = set(wanted)
         made = [
             node
-            for node in members
+            for node in members[len(looks) :]
             if (node in returned or node in self.handed or any(self._elsewhere(user, inside) for user in node.users))
             and node.target is not _COPY
             and (node not in self.widened or node in returned or node in self.handed)
@@ -484,9 +485,9 @@ def _of_call(node: fx.Node) -> bool:
 
 
 def _own(node: fx.Node) -> str:
-    """Return the name of an operation of Craft's own that a node runs; empty for any other node."""
+    """Return the name of an operation of Craft's own that a node runs and that is not compiled; empty for any other node."""
     namespace, _, name = getattr(node.target, "_name", "").partition("::")
-    return name if namespace == "craft" and node.target is not region.call else ""
+    return name if namespace == "craft" and name not in ("call", "threefry") else ""
 
 
 def _grouped(members: list[fx.Node]) -> list[fx.Node]:
