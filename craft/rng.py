@@ -66,7 +66,7 @@ _LIBRARY.impl("threefry", _run, "CompositeExplicitAutograd")  # type: ignore[no-
 
 @torch.library.register_fake("craft::threefry", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _shapes(*words: Tensor) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(*(word.shape for word in words))
+    shape = torch.broadcast_shapes(*(word.shape for word in words))  # type: ignore[no-untyped-call]
     return words[0].new_empty(shape), words[0].new_empty(shape)
 
 

@@ -112,7 +112,7 @@ class Run:
     """What is compiled: nothing, each block of the model, or the whole step. `auto` weighs the wait against the length."""
     memory: str = attrs.field(default="auto", validator=_memory)
     """`fast` keeps all activations, `small` computes them again and has 8-bit moments, 4GB takes the fastest that fits; `auto`
-    keeps up to 512 MB of them."""
+    keeps them where they and the state take up to 1.5 GB together."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))
     """CPU threads; 0: one a core."""
     checkpoint: Checkpoints = Checkpoints()

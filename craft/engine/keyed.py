@@ -19,7 +19,7 @@ def know_threefry() -> None:
     from torch._inductor.ir import Pointwise
     from torch._inductor.lowering import broadcast_tensors, register_lowering
 
-    @register_lowering(torch.ops.craft.threefry.default, type_promotion_kind=None)  # type: ignore[untyped-decorator]
+    @register_lowering(torch.ops.craft.threefry.default, type_promotion_kind=None)
     def lower(*words: Any) -> tuple[Any, Any]:
         words = broadcast_tensors(*words)
         loaders = [word.make_loader() for word in words]

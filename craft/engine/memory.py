@@ -17,10 +17,12 @@ from craft.types import Tree
 if TYPE_CHECKING:
     from craft.engine.predict import Prediction
 
-__all__ = ["KEPT", "Choice", "choose_memory", "decided", "fits", "refusal"]
+__all__ = ["KEPT", "TOGETHER", "Choice", "choose_memory", "decided", "fits", "refusal"]
 
-KEPT = 512 << 20
-"""Bytes of activations that are kept by default."""
+KEPT = 256 << 20
+"""Bytes of activations that are kept by default, whatever else there is."""
+TOGETHER = 1536 << 20
+"""Bytes of state and activations up to which these are kept by default."""
 _AT_MOST = 3.0
 """How often a number of the activations is kept, at most: as a product's input, its output, and in between."""
 
@@ -92,15 +94,18 @@ def refusal(smallest: Prediction, asked: str) -> str:
 
 
 def _by_default(task: Task, machine: Engine, state: Tree | None) -> Choice:
-    keep = Choice(False, f"keeps all activations, at most {KEPT >> 20} MB")
-    if state is not None and _bound(task, state) <= KEPT:
-        return keep
+    if state is not None:
+        room = max(KEPT, TOGETHER - sum(leaf.nbytes for leaf in tree.leaves(state)))
+        if _bound(task, state) <= room:
+            return Choice(False, f"keeps all activations, at most {room >> 20} MB")
     from craft.engine.estimate import step_of
 
-    kept = step_of(task, state, mode=machine.mode, compute=machine.compute).activations
-    if kept <= KEPT:
-        return keep
-    return Choice(True, f"activations of {kept / 2**20:.0f} MB are computed again, more than {KEPT >> 20} MB")
+    found = step_of(task, state, mode=machine.mode, compute=machine.compute)
+    room = max(KEPT, TOGETHER - found.parameters - found.optimizer)
+    if found.activations <= room:
+        return Choice(False, f"keeps all activations, at most {room >> 20} MB")
+    what = f"activations of {found.activations / 2**20:.0f} MB are computed again, more than {room >> 20} MB"
+    return Choice(True, f"{what}; --memory fast keeps them")
 
 
 def _bound(task: Task, state: Any) -> float:

@@ -134,11 +134,11 @@ class _Runner:
     def _bound(self, entry: Entry, pieces: Pieces) -> tuple[Any, Any, Any, Any]:
         if isinstance(entry, Call):
             return pieces[entry.piece], entry.arguments, entry.results, entry.drop
+        if isinstance(entry, Direct):
+            return _direct(entry)
         if isinstance(entry, Empty):
             shape, dtype, device = entry.shape, getattr(torch, entry.dtype), torch.device(entry.device)
             return (lambda taken: [torch.empty(shape, dtype=dtype, device=device)]), [], [entry.result], []
-        if isinstance(entry, Direct):
-            return _direct(entry)
         packet, more = _PACKETS[entry.operation], entry.arguments
         return (lambda taken: [packet(taken[0], *more)]), [entry.source], [entry.result], []
 
@@ -223,8 +223,12 @@ class _Planner:
         self._find_views()
         self.widened = {node for node in self.graph.graph.nodes if self._widens(node)}
         place = self._places()
-        slabs = find_slabs([node for node, at in place.items() if at == len(self.calls)], self.viewed.__contains__)
+        last = len(self.calls)
+        slabs = find_slabs([node for node, at in place.items() if at == last], self.viewed.__contains__)
         self._enter(slabs)
+        for node in (node for slab in slabs for node in slab.cut):
+            if node.op == "call_function" and node not in self.buffers and not _of_call(node):
+                place.setdefault(node, last)  # put in order for a slab
         pieces: dict[str, fx.GraphModule] = {}
         done: list[Entry] = []
         wanted = list(self.output.args[0])

@@ -27,7 +27,8 @@ _COPY = torch.ops.aten.copy_.default
 _WIDEN = torch.ops.prims.convert_element_type.default
 _SHAPED = {torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default}
 _ROWS = {torch.ops.aten.amax.default, torch.ops.aten.amin.default, torch.ops.aten.sum.dim_IntList}
-_PLAIN = {torch.ops.aten.clone.default, torch.ops.aten.alias.default, _WIDEN, _COPY}
+_CLONE = torch.ops.aten.clone.default
+_PLAIN = {_CLONE, torch.ops.aten.alias.default, _WIDEN, _COPY}
 
 
 class Slab(NamedTuple):
@@ -161,11 +162,22 @@ def _slab(nodes: list[fx.Node], writers: dict[Any, fx.Node], outside: Callable[[
         return None
     if any(writers[node] not in within for node in leaves):
         return None  # it may have been overwritten when the slab's turn comes
-    if any(not _value(node).is_contiguous() or (outside(node) and node.op != "placeholder") for node in cut):
+    if any(outside(node) and (node.op != "placeholder" or not _value(node).is_contiguous()) for node in cut):
         return None
     parts = _parts([_value(node) for node in (*cut, *nodes)])
     graph = _graph(nodes, cut, whole, parts) if parts > 1 else None
-    return None if graph is None else Slab(nodes, parts, cut, whole, graph)
+    return None if graph is None else Slab(nodes, parts, [_in_order(node, within) for node in cut], whole, graph)
+
+
+def _in_order(node: fx.Node, users: set[fx.Node]) -> fx.Node:
+    """Return a value whose parts lie one after the other: itself, or what its users take from now on."""
+    if _value(node).is_contiguous():
+        return node
+    with node.graph.inserting_after(node):
+        turned = node.graph.call_function(_CLONE, (node,), {"memory_format": torch.contiguous_format})
+    turned.meta["val"] = _value(node).contiguous()
+    node.replace_all_uses_with(turned, delete_user_cb=users.__contains__)
+    return turned
 
 
 def _parts(values: list[Tensor]) -> int:
@@ -182,7 +194,7 @@ def _graph(nodes: list[fx.Node], cut: list[fx.Node], whole: list[fx.Node], parts
     for number, node in enumerate([*cut, *whole]):
         value = _value(node)
         copied[node] = new.placeholder(f"in{number}")
-        copied[node].meta["val"] = value[: value.shape[0] // parts].clone() if number < len(cut) else value
+        copied[node].meta["val"] = value[: value.shape[0] // parts].contiguous() if number < len(cut) else value
     for node in nodes:
         given: Any = map_arg((_shrunk(node, parts), node.kwargs), copied.__getitem__)
         made = new.call_function(node.target, *given)  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ def _at_once(x_LD: Tensor, weight_DV: Tensor, targets_L: Tensor, share_L: Tensor
     if not wanted:
         return nats_L, hits_L, x_LD.new_empty(0), weight_DV.new_empty(0)
     slope_LV = _slope(logs_LV, targets_L, share_L).to(x_LD.dtype)
-    return nats_L, hits_L, slope_LV @ used_DV.mT, (x_LD.mT @ slope_LV).to(weight_DV.dtype)
+    return nats_L, hits_L, slope_LV @ used_DV.mT, x_LD.mT @ slope_LV
 
 
 def _by_chunks(
@@ -101,8 +101,8 @@ def _by_chunks(
     """Do the same chunk after chunk. To a compiler it is one call: unrolled, it would take minutes to compile."""
     used_DV = weight_DV.to(x_LD.dtype)
     nats_L, hits_L, slopes_LD, total_DV = _room(x_LD, weight_DV, targets_L, share_L, wanted, number)
-    total_DV = total_DV.to(share_L.dtype).zero_()
-    length = -(-x_LD.shape[0] // number)
+    total_DV = torch.zeros_like(total_DV, dtype=share_L.dtype)
+    length, turned = -(-x_LD.shape[0] // number), total_DV.stride(0) == 1  # the table of an embedding is a head turned
     for start in range(0, x_LD.shape[0], length):
         part = slice(start, start + length)
         nats_L[part], hits_L[part], work_NV = _judge(x_LD[part] @ used_DV, targets_L[part])
@@ -111,15 +111,15 @@ def _by_chunks(
             work_NV.exp_().mul_(share_N1).scatter_add_(1, targets_L[part, None], -share_N1)
             work_NV = work_NV.to(x_LD.dtype)
             slopes_LD[part] = work_NV @ used_DV.mT
-            total_DV += x_LD[part].mT @ work_NV
+            total_DV += (work_NV.mT @ x_LD[part]).mT if turned else x_LD[part].mT @ work_NV
         del work_NV  # before the next chunk's are made
-    return nats_L, hits_L, slopes_LD, total_DV.to(weight_DV.dtype)
+    return nats_L, hits_L, slopes_LD, total_DV.to(x_LD.dtype)
 
 
 def _room(
     x_LD: Tensor, weight_DV: Tensor, targets_L: Tensor, share_L: Tensor, wanted: bool, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    slopes_LD, total_DV = (x.new_empty(x.shape if wanted else 0) for x in (x_LD, weight_DV))
+    slopes_LD, total_DV = (torch.empty_like(x, dtype=x_LD.dtype) if wanted else x_LD.new_empty(0) for x in (x_LD, weight_DV))
     return torch.empty_like(share_L), torch.empty_like(targets_L, dtype=torch.bool), slopes_LD, total_DV
 
 
@@ -179,7 +179,8 @@ class _JudgedBack(torch.autograd.Function):
     def forward(
         features: Tensor, weight: Tensor, share: Tensor, of_features: Tensor, of_weight: Tensor, of_share: Tensor, grad: Tensor
     ) -> tuple[Tensor, ...]:
-        return tuple((x * grad).to(x.dtype) for x in (of_features, of_weight, of_share))
+        pairs = ((of_features, features), (of_weight, weight), (of_share, share))
+        return tuple((x.to(like.dtype) * grad).to(like.dtype) for x, like in pairs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

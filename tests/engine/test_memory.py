@@ -33,9 +33,11 @@ def test_much_is_computed_again_by_default(task, monkeypatch):
     state = task.init(0)
     assert not choose_memory("auto", task, MACHINE, state).rematerialise
     monkeypatch.setattr(memory, "KEPT", 1 << 20)
+    assert not choose_memory("auto", task, MACHINE, state).rematerialise
+    monkeypatch.setattr(memory, "TOGETHER", 1 << 20)
     chosen = choose_memory("auto", task, MACHINE, state)
     assert chosen.rematerialise
-    assert "MB are computed again, more than 1 MB" in chosen.why
+    assert "MB are computed again, more than 1 MB; --memory fast keeps them" in chosen.why
 
 
 def test_the_bound_is_one(task, tiny):

@@ -71,7 +71,7 @@ def test_values_and_gradients_are_those_of_the_function(block):
 
 def test_a_block_is_compiled_once_however_often_it_is_called():
     params, x = start()
-    plan, pieces = graphs(torch.func.grad(lambda p, x: loop(plain, p, x), argnums=(0, 1)), params, x)
+    plan, pieces = graphs(torch.func.grad(lambda p, x: loop(plain, p, x), argnums=(0, 1)), params, x)  # type: ignore[misc]
     assert [name for name in pieces if name.startswith("block")] == ["block0", "block0b"]
     called = [entry.piece for entry in plan.calls if hasattr(entry, "piece")]
     assert (called.count("block0"), called.count("block0b")) == (3, 3)

@@ -32,7 +32,7 @@ def pull(params: Any, batch: Any, ctx: Any) -> Any:
     return grads, {"loss": sum(leaf.square().mean() for leaf in tree.leaves(grads))}
 
 
-RECIPES = {
+RECIPES: dict[str, Any] = {
     "adamw": optim.AdamW(clip=0.5),
     "adamw in 8 bits": optim.AdamW(clip=0.5, bits=8),
     "adamw and an average": optim.AdamW(average=0.9),

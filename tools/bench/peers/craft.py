@@ -125,6 +125,8 @@ def _task(setup: Setup, rate: Value = 1e-3, dropout: float = 0.0) -> tuple[step.
     model = value.build(case.vocabulary)
     plain = setup.contestant.architecture == "gpt2"
     optimiser: Any = optim.AdamW(decay=0.1, beta1=0.9, beta2=0.99, clip=1.0) if plain else Char1M().optimizer
+    if setup.contestant.memory == "small":  # as the command line does
+        optimiser = attrs.evolve(optimiser, bits=8)
     transform = optimiser.build(model.spec, rate if plain else Char1M().lr)
     flops = case.flops if plain and not stand_in else value.flops(model.spec, case.context) * case.tokens
     steps = setup.options.get("updates", 10_000)
@@ -152,7 +154,9 @@ def train(setup: Setup, beat: Beat) -> None:
     """Train on the shared batches until the parent says stop."""
     task, stand_in = _task(setup)
     machine = _start(setup, task.flops, task.steps)
-    state = machine.place(task.init(0))
+    state = machine.place(task.init(0), consume=True)
+    chosen = engine.choose_memory(setup.contestant.memory or "auto", task, machine, state)
+    machine = attrs.evolve(machine, rematerialise=chosen.rematerialise)
     batches = [machine.send(task.data.batch(number)) for number in range(BATCHES)]
     counted = sum(leaf.numel() for leaf in tree.leaves(state.params))
     beat.start(parameters=counted, flops=task.flops, stand_in=stand_in, mode=machine.mode)
