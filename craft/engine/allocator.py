@@ -7,21 +7,32 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["keep_memory", "peak_megabytes", "resident_bytes"]
+__all__ = ["keep_memory", "peak_megabytes", "resident_bytes", "return_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_memory() -> bool:
     """Tell glibc to keep what is freed; return whether there was a glibc to tell. `MALLOC_*` settings of the user win."""
+    return _set({_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: 0x7FFFFFFF, _TOP_PAD: 1 << 26})
+
+
+def return_memory() -> bool:
+    """Tell glibc to give back large blocks at once, its default; return whether there was a glibc to tell.
+
+    Where memory counts for more than time: what is kept is scattered, and in eager mode as large as the activations.
+    """
+    return _set({_MMAP_THRESHOLD: 1 << 17, _TRIM_THRESHOLD: 1 << 17, _TOP_PAD: 1 << 17})
+
+
+def _set(settings: dict[int, int]) -> bool:
     if not sys.platform.startswith("linux") or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another libc
         return False
-    settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 0x7FFFFFFF), (_TOP_PAD, 1 << 26))
-    return sum(int(mallopt(name, value)) for name, value in settings) == len(settings)
+    return sum(int(mallopt(name, value)) for name, value in settings.items()) == len(settings)
 
 
 def peak_megabytes() -> float:

@@ -13,7 +13,7 @@ import torch
 
 from craft import policy, tree
 from craft.cache import cache_directory
-from craft.engine.allocator import keep_memory
+from craft.engine.allocator import keep_memory, return_memory
 from craft.engine.device import PRECISIONS, compute_type, resolve_device, set_threads
 from craft.engine.mode import Mode, choose_mode
 from craft.engine.program import Program, cache_compiled, compile_function, compile_step
@@ -105,6 +105,8 @@ class Engine:
             with self._policy(rematerialise=self.rematerialise):
                 program = compile_step(task.step, state, batch, blocks=self.mode == "block", say=say)
             return lambda state, batch: (state, program(state, batch))
+        if self.rematerialise:
+            return_memory()
 
         def run(state: Tree, batch: Tree) -> tuple[Tree, Metrics]:
             with torch.no_grad(), self._policy(tape=True, rematerialise=self.rematerialise):

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -205,8 +206,10 @@ def load(library: Path) -> Callable[[list[Tensor]], list[Tensor]]:
 
 def _flags() -> list[str]:
     """Return the compiler and the flags that torch itself builds generated code with, without debug information."""
-    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
-    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
+        from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
+        from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     options = CppTorchOptions(vec_isa=pick_vec_isa(), warning_all=False)
     builder = CppBuilder(name="piece", sources="piece.cpp", output_dir=tempfile.gettempdir(), BuildOption=options)

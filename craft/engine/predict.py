@@ -26,6 +26,8 @@ _LIBRARIES = 24 << 20
 """Bytes that the first products and threads take."""
 _SLACK = {"none": 0.6, "block": 0.08, "step": 0.08}
 """Share of what lives within a step that is lost between allocations, by mode."""
+_SCATTERED = {"none": 0.6, "block": 0.5, "step": 0.5}
+"""The same where activations are computed again, and much smaller things come and go."""
 _COMPILER = 240 << 20
 """Bytes that the compiler's front end leaves behind in a first start."""
 _START = 3.0
@@ -83,7 +85,8 @@ def predict(task: Task, machine: Engine, state: Tree | None = None, process: int
     apart = machine.device.type != "cpu"
     process = 0 if apart else process or resident_bytes()
     step = step_of(task, state, mode=machine.mode, compute=machine.compute, rematerialise=machine.rematerialise)
-    slack = _LIBRARIES + int(_SLACK[machine.mode] * step.transient)
+    share = (_SCATTERED if machine.rematerialise else _SLACK)[machine.mode]
+    slack = _LIBRARIES + int(share * step.transient)
     peak = process + step.peak + slack
     first = peak if machine.mode == "none" or apart else peak + _COMPILER
     each = seconds(step, machine.mode, rates(machine.device))

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -24,11 +24,13 @@ import torch
 
 from craft import policy, tree
 from craft.cache import cache_directory
+from craft.engine.cut import make_plan
 from craft.engine.fingerprint import Unknown, fingerprint
 from craft.engine.native import Builder, load
 from craft.engine.package import Library, Package
-from craft.engine.plan import Call, Pieces, Plan, make_plan
-from craft.engine.region import Regions, apart, trace
+from craft.engine.plan import Call, Pieces, Plan
+from craft.engine.region import Regions
+from craft.engine.tracing import apart, trace
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
@@ -230,10 +232,18 @@ def _compile(function: Callable[..., Tree], examples: tuple[Tree, ...], *, block
     if package is not None:
         with suppress(OSError):  # thrown away by another process just now
             return _loaded(package, given)
-    with _uncollected():
+    with _uncollected(), ExitStack() as stack:
+        failed, builder = None, None
+        try:  # the headers are compiled while the function is traced
+            folder = stack.enter_context(library.building())
+            builder = stack.enter_context(Builder(folder, library.folder.with_name("headers")))
+        except Exception as error:  # noqa: BLE001 - as below
+            failed = error
         traced = _traced(function, given, blocks, say)
         try:
-            return _built(traced, given, library, key, say)
+            if builder is None:
+                raise failed or AssertionError
+            return _built(traced, given, library, builder, key, say)
         except Exception as error:
             if not _OTHERWISE:
                 raise
@@ -288,24 +298,22 @@ class _Traced(NamedTuple):
     constants: list[Tensor]
 
 
-def _built(traced: _Traced, given: _Given, library: Library, key: str, say: Say) -> Program:
+def _built(traced: _Traced, given: _Given, library: Library, builder: Builder, key: str, say: Say) -> Program:
     """Build the pieces, and keep them where there is a key."""
     from craft.engine.lower import to_cpp
 
     # the longest first: the C++ compiler works on one piece while the next is being written
     ordered = sorted(traced.graphs.items(), key=lambda item: -len(item[1].graph.nodes))
-    with library.building() as folder:
-        with Builder(folder, library.folder.with_name("headers")) as builder:
-            for number, (name, graph) in enumerate(ordered, start=1):
-                say(f"compiling: piece {number} of {len(ordered)}")
-                builder.build(name, *to_cpp(graph, profile=policy.current().profile))
-            say("compiling: waiting for the C++ compiler")
-            builder.finish()
-        pieces = {name: load(folder / f"{name}.so") for name in traced.graphs}
-        program = Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
-        if key:
-            program.digest = library.store(key, folder, traced.plan, traced.returned, traced.constants)
-        return program
+    for number, (name, graph) in enumerate(ordered, start=1):
+        say(f"compiling: piece {number} of {len(ordered)}")
+        builder.build(name, *to_cpp(graph, profile=policy.current().profile))
+    say("compiling: waiting for the C++ compiler")
+    builder.finish()
+    pieces = {name: load(builder.directory / f"{name}.so") for name in traced.graphs}
+    program = Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
+    if key:
+        program.digest = library.store(key, builder.directory, traced.plan, traced.returned, traced.constants)
+    return program
 
 
 def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say) -> _Traced:

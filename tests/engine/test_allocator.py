@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from craft.engine import keep_memory, peak_megabytes
+from craft.engine.allocator import return_memory
 
 glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is of glibc")
 
@@ -13,6 +14,7 @@ glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt
 def test_glibc_is_told(monkeypatch):
     for name in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
+    assert return_memory()
     assert keep_memory()
 
 
@@ -20,6 +22,7 @@ def test_glibc_is_told(monkeypatch):
 def test_settings_of_the_user_win(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     assert not keep_memory()
+    assert not return_memory()
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from craft import grad, policy, tree
-from craft.engine import compile_function, compile_step
-from craft.engine import plan as plans
+from craft.engine import compile_function, compile_step, cut
 from craft.engine.plan import Call, Empty, View
 from craft.engine.program import _Given, _traced
 from craft.types import Context
@@ -43,7 +42,7 @@ def test_large_stacks_are_filled_in_place_with_the_same_numbers(function, monkey
     """Compiles the blocks forwards and backwards, and what lies around them."""
     args = start()
     assert not any(isinstance(entry, Empty) for entry in traced(function, *args).plan.calls)
-    monkeypatch.setattr(plans, "_WORTH", 0)
+    monkeypatch.setattr(cut, "_WORTH", 0)
     plan = traced(function, *args).plan
     buffers = [entry for entry in plan.calls if isinstance(entry, Empty)]
     slices = [entry for entry in plan.calls if isinstance(entry, View)]

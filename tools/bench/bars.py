@@ -160,8 +160,8 @@ def _quality(results: Results) -> Iterable[Bar]:
 def _memory(results: Results) -> Iterable[Bar]:
     kept = results.get("memory", {}).get("contestants", {})
     ours = {name: one for name, one in kept.items() if one["peer"] == "craft" and "peak_mb" in one}
-    for memory, most, pace in (("", 1.8, 0.75), ("small", 1.15, 0.6)):
-        text = f"peak of a 100M step, memory {memory or 'default'}: <= {most} GB at {pace:.0%} of the fastest"
+    for memory, most, pace in (("auto", 1.8, 0.75), ("small", 1.15, 0.6)):
+        text = f"peak of a 100M step, --memory {memory}: <= {most} GB at {pace:.0%} of the fastest"
         those = {name: one for name, one in ours.items() if one["memory"] == memory}
         if not those:
             reasons = results.get("memory", {}).get("not_run", {})

@@ -25,7 +25,7 @@ class Contestant:
     architecture: str = "gpt2"
     """`gpt2`, which all share, or `default`: Craft's own model and optimiser of the same width and depth."""
     memory: str = ""
-    """Craft's `--memory`, where it is not its default."""
+    """Craft's `--memory`; empty for `fast`, which keeps all activations."""
 
     @property
     def name(self) -> str:

@@ -57,13 +57,13 @@ def test_memory_needs_both_the_size_and_the_pace():
     def one(mb, ms, memory=""):
         return {"peer": "craft", "memory": memory, "peak_mb": mb, "ms": ms}
 
-    fast, lean = one(3000, [10.0, 10.0]), one(1500, [12.0, 12.0])
+    fast, lean = one(3000, [10.0, 10.0]), one(1500, [12.0, 12.0], "auto")
     results = {"memory": {"contestants": {"fast": fast, "lean": lean}}}
-    bar = named(results, "memory default")
+    bar = named(results, "--memory auto")
     assert bar.held
     assert bar.measured == "1.57 GB at 83% (lean)"
     lean["ms"] = [14.0, 14.0]
-    assert named(results, "memory default").held is False
+    assert named(results, "--memory auto").held is False
 
 
 def test_quality_is_held_by_five_seeds_only():

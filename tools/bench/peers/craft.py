@@ -155,7 +155,7 @@ def train(setup: Setup, beat: Beat) -> None:
     task, stand_in = _task(setup)
     machine = _start(setup, task.flops, task.steps)
     state = machine.place(task.init(0), consume=True)
-    chosen = engine.choose_memory(setup.contestant.memory or "auto", task, machine, state)
+    chosen = engine.choose_memory(setup.contestant.memory or "fast", task, machine, state)
     machine = attrs.evolve(machine, rematerialise=chosen.rematerialise)
     batches = [machine.send(task.data.batch(number)) for number in range(BATCHES)]
     counted = sum(leaf.numel() for leaf in tree.leaves(state.params))

@@ -41,7 +41,8 @@ def run(session: Session, done: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _those(session: Session, not_run: dict[str, str]) -> list[Contestant]:
     modes = ("block", "step", "none")
-    default = [Contestant("craft", mode, "bf16") for mode in modes if session.takes("craft")]
+    ours = [("block", ""), *((mode, "auto") for mode in modes)]
+    default = [Contestant("craft", mode, "bf16", memory=memory) for mode, memory in ours if session.takes("craft")]
     others = [Contestant("plain", "eager", "bf16"), Contestant("plain", "compiled", "bf16")]
     return default + _small(modes, not_run) + [one for one in others if session.takes(one.peer) and not session.quick]
 
