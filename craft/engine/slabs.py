@@ -15,6 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
+from craft.engine.order import COPY, origin
 from craft.types import Tensor
 
 __all__ = ["Slab", "find_slabs", "signature"]
@@ -23,12 +24,11 @@ _LEAF = 1 << 23
 """Bytes of a leaf that is worth it."""
 _PART = 1 << 21
 """Fewest bytes of a part."""
-_COPY = torch.ops.aten.copy_.default
 _WIDEN = torch.ops.prims.convert_element_type.default
 _SHAPED = {torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default}
 _ROWS = {torch.ops.aten.amax.default, torch.ops.aten.amin.default, torch.ops.aten.sum.dim_IntList}
 _CLONE = torch.ops.aten.clone.default
-_PLAIN = {_CLONE, torch.ops.aten.alias.default, _WIDEN, _COPY}
+_PLAIN = {_CLONE, torch.ops.aten.alias.default, _WIDEN, COPY}
 
 
 class Slab(NamedTuple):
@@ -69,7 +69,7 @@ def find_slabs(members: list[fx.Node], outside: Callable[[fx.Node], bool]) -> li
     -------
     Slabs, which may be done in any order after the rest of the piece.
     """
-    ends = [node for node in members if node.target is _COPY and node.args[0].op == "placeholder"]  # type: ignore[union-attr]
+    ends = [node for node in members if node.target is COPY and node.args[0].op == "placeholder"]  # type: ignore[union-attr]
     if not ends:
         return []
     writers = {node.args[0]: node for node in ends}
@@ -92,10 +92,10 @@ def _local(members: list[fx.Node], writers: dict[Any, fx.Node]) -> set[fx.Node]:
     """Return the nodes that lead to what is overwritten and nowhere else, and compute each row from the same row."""
     inside: set[fx.Node] = set()
     for node in reversed(members):
-        ends = node.target is _COPY and node.args[0] in writers
+        ends = node.target is COPY and node.args[0] in writers
         leads = bool(node.users) and all(user in inside for user in node.users)
         # a number that is overwritten may be so already when the slab's turn comes
-        stale = any(source in writers and not _large(source) for source in node.all_input_nodes)
+        stale = any(origin(source) in writers and not _large(source) for source in node.all_input_nodes)
         if (ends or leads) and _large(node) and _by_rows(node) and not stale:
             inside.add(node)
     return inside

@@ -90,6 +90,12 @@ def by_count(state, batch):
     return {"here": state["here"] * state["count"] + batch, "there": state["there"], "count": state["count"] + 1}, {}
 
 
+def by_corner(state, batch):
+    """Read one number of a large leaf that is overwritten, and a look at another."""
+    corner, count = state["here"][0, 0], state["count"][None]
+    return {"here": state["here"] * corner + batch, "there": state["there"] * count, "count": state["count"] + 1}, {}
+
+
 def swapped(state, batch):
     """Read large leaves that are overwritten by each other."""
     return {"here": state["there"] + batch, "there": state["here"] * 2, "count": state["count"]}, {}
@@ -112,7 +118,7 @@ def told(state, batch):
     return {"here": new, "there": state["there"] - new.sum(), "count": state["count"]}, {"sum": new.sum(1)}
 
 
-@pytest.mark.parametrize("update", [by_count, swapped, turned, over_rows, told])
+@pytest.mark.parametrize("update", [by_count, by_corner, swapped, turned, over_rows, told])
 def test_what_is_read_is_read_before_it_is_overwritten(update):
     """Compiles one step."""
     state, expected, batch = start(), start(), torch.tensor(0.25)
