@@ -8,14 +8,14 @@ once. Gradients of stacked blocks are written by each block's backward into its 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
 from torch import fx
 
 from craft.engine import region
-from craft.engine.order import COPY, VIEWS, grouped, in_parts, origin
+from craft.engine.order import COPY, VIEWS, first, grouped, in_parts, origin
 from craft.engine.plan import Call, Direct, Empty, Entry, Plan, View
 from craft.engine.slabs import Slab, find_slabs, signature
 from craft.types import Tensor
@@ -118,16 +118,16 @@ class _Planner:
             if node.op == "call_function" and node not in self.viewed and node not in at
             if not _of_call(node) and node not in self.buffers
         ]
-        first: dict[fx.Node, int] = {}
+        early: dict[fx.Node, int] = {}
         for node in own:
-            ready = max((self._ready(source, at, first) for source in node.all_input_nodes), default=0)
-            first[node] = last if node.target is COPY else ready  # nothing may read an input that is written over
+            ready = max((self._ready(source, at, early) for source in node.all_input_nodes), default=0)
+            early[node] = last if node.target is COPY else ready  # nothing may read an input that is written over
         latest: dict[fx.Node, int] = {}
         for node in reversed(own):
             latest[node] = min((self._needed(user, at, latest, last) for user in node.users), default=last)
         points: list[int] = []
         for node in sorted(own, key=lambda node: latest[node]):
-            if not points or points[-1] < first[node]:
+            if not points or points[-1] < early[node]:
                 points.append(latest[node])
         place: dict[fx.Node, int] = {}
         for node in own:
@@ -136,7 +136,7 @@ class _Planner:
             place[node] = place[source] if source in place else max(point for point in points if point <= latest[node])
         return place
 
-    def _ready(self, source: fx.Node, at: dict[fx.Node, int], first: dict[fx.Node, int]) -> int:
+    def _ready(self, source: fx.Node, at: dict[fx.Node, int], early: dict[fx.Node, int]) -> int:
         if source in self.viewed:
             return 0
         if source in at:
@@ -144,8 +144,8 @@ class _Planner:
         if source in self.buffers:
             return max(at[call] for call in self.buffers[source]) + 1
         if _of_call(source):
-            return at[source.args[0]] + 1  # type: ignore[index]
-        return first[source]
+            return at[first(source)] + 1
+        return early[source]
 
     def _needed(self, user: fx.Node, at: dict[fx.Node, int], latest: dict[fx.Node, int], last: int) -> int:
         if user in at:
@@ -156,7 +156,7 @@ class _Planner:
         """Tell whether a node only widens what comes from outside the pieces: each piece does that for itself."""
         if node.target is not torch.ops.prims.convert_element_type.default:
             return False
-        source: fx.Node = node.args[0]  # type: ignore[assignment]
+        source = first(node)
         return source in self.viewed or source in self.buffers or _of_call(source)
 
     def _piece(self, name: str, members: list[fx.Node], wanted: list[fx.Node], pieces: dict[str, fx.GraphModule]) -> Call:
@@ -213,13 +213,13 @@ class _Planner:
 
     def _looks(self, members: list[fx.Node]) -> list[fx.Node]:
         """Return the views of inputs that a piece overwrites: it makes them itself, or it would read what it has written."""
-        written = {origin(node.args[0]) for node in members if node.target is COPY}  # type: ignore[arg-type]
+        written = {origin(first(node)) for node in members if node.target is COPY}
         found: dict[fx.Node, None] = {}
         for source in dict.fromkeys(source for node in members for source in node.all_input_nodes):
             chain: list[fx.Node] = []
             while source in self.viewed and source not in written and source.op != "placeholder":
                 chain.append(source)
-                source = source.args[0]  # type: ignore[assignment]
+                source = first(source)
             if source in written:
                 found.update(dict.fromkeys(reversed(chain)))
         return list(found)
@@ -228,9 +228,9 @@ class _Planner:
         """Call a region; before it, make the buffers that it is the first to write into, and look at its slices."""
         if node.target is not region.call:
             return [self._direct(node)]
-        name, arguments = node.args
+        name, arguments = cast("tuple[str, list[fx.Node]]", node.args)
         before: list[Entry] = []
-        numbers = [self._number(source) for source in arguments]  # type: ignore[union-attr]
+        numbers = [self._number(source) for source in arguments]
         written = self.slices.get(node, {})
         for index in sorted(written):
             buffer, place = written[index]
@@ -241,10 +241,10 @@ class _Planner:
             before.append(View(self.numbers[buffer], "select", [0, place], self._number((buffer, place))))
             numbers.append(self.numbers[buffer, place])
         users = {user.args[1]: user for user in node.users}
-        count = len(region.outputs(name)) + len(written)  # type: ignore[arg-type]
+        count = len(region.outputs(name)) + len(written)
         # what nobody takes has a number too
         results = [self._number(users.get(i, (node, i))) for i in range(count) if i not in written]
-        return [*before, Call(name, numbers, results, [])]  # type: ignore[arg-type]
+        return [*before, Call(name, numbers, results, [])]
 
     def _direct(self, node: fx.Node) -> Direct:
         given = [[self._number(x)] if isinstance(x, fx.Node) else {"constant": x} for x in node.args]
@@ -260,7 +260,7 @@ class _Planner:
         for node in self.graph.graph.nodes:
             parts = _stacked(node)
             if parts:
-                key: Any = (parts[0].args[0].args[0], parts[0].args[1])  # type: ignore[union-attr]
+                key: Any = (first(parts[0]).args[0], parts[0].args[1])
                 found.setdefault(key, []).append((node, parts))
         chosen: dict[str, list[int]] = {}
         for (name, index), stacks in found.items():
@@ -286,9 +286,9 @@ class _Planner:
                 whole = self.graph.graph.call_function(torch.ops.prims.convert_element_type.default, (buffer, value.dtype))
                 whole.meta["val"] = value
         node.replace_all_uses_with(whole)
-        self.buffers[buffer] = [source.args[0] for source in parts]  # type: ignore[misc]
+        self.buffers[buffer] = [first(source) for source in parts]
         for place, source in enumerate(parts):
-            self.slices.setdefault(source.args[0], {})[index] = (buffer, place)  # type: ignore[arg-type]
+            self.slices.setdefault(first(source), {})[index] = (buffer, place)
 
 
 def _span(node: fx.Node, part: int, parts: int) -> list[int]:
@@ -307,28 +307,26 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
 
     A stack is traced as a view of a concatenation.
     """
-    if node.target is not torch.ops.aten.view.default or node.args[0].target is not torch.ops.aten.cat.default:  # type: ignore[union-attr]
+    if node.target is not torch.ops.aten.view.default or first(node).target is not torch.ops.aten.cat.default:
         return []
-    joined: fx.Node = node.args[0]  # type: ignore[assignment]
-    parts: list[fx.Node] = joined.args[0]  # type: ignore[assignment]
-    if joined.args[1:] not in ((), (0,)) or list(node.args[1]) != [len(parts), *parts[0].meta["val"].shape]:  # type: ignore[arg-type]
+    joined = first(node)
+    parts = cast("list[fx.Node]", joined.args[0])
+    if joined.args[1:] not in ((), (0,)) or node.args[1] != [len(parts), *parts[0].meta["val"].shape]:
         return []
     sources = []
     for part in parts:
-        widened = part.target is torch.ops.prims.convert_element_type.default
-        source: fx.Node = part.args[0] if widened else part  # type: ignore[assignment]
-        if not _of_call(source) or _own(source.args[0]) or len(source.users) > 1 or len(part.users) > 1:  # type: ignore[arg-type]
+        source = first(part) if part.target is torch.ops.prims.convert_element_type.default else part
+        if not _of_call(source) or _own(first(source)) or len(source.users) > 1 or len(part.users) > 1:
             return []
         sources.append(source)
-    same = {(source.args[0].args[0], source.args[1]) for source in sources}  # type: ignore[union-attr]
+    same = {(first(source).args[0], source.args[1]) for source in sources}
     return sources if len(same) == 1 and len(joined.users) == 1 else []
 
 
 def _of_call(node: fx.Node) -> bool:
     if node.target is not operator.getitem:
         return False
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    return source.target is region.call or bool(_own(source))
+    return first(node).target is region.call or bool(_own(first(node)))
 
 
 def _own(node: fx.Node) -> str:

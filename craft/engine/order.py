@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
+from typing import cast
 
 import torch
 from torch import fx
 
 from craft.types import Tensor
 
-__all__ = ["COPY", "VIEWS", "grouped", "in_parts", "origin"]
+__all__ = ["COPY", "VIEWS", "first", "grouped", "in_parts", "origin"]
 
 VIEWS = {
     torch.ops.aten.select.int: "select",
@@ -58,10 +59,15 @@ def grouped(members: list[fx.Node]) -> list[fx.Node]:
     return list(ordered)
 
 
+def first(node: fx.Node) -> fx.Node:
+    """Return the node that a node takes first; the trace has put one there, which the type of an argument does not say."""
+    return cast("fx.Node", node.args[0])
+
+
 def origin(node: fx.Node) -> fx.Node:
     """Follow views back to what they look at."""
     while node.target in VIEWS or node.target in (torch.ops.aten.unbind.int, operator.getitem):
-        node = node.args[0]  # type: ignore[assignment]
+        node = first(node)
     return node
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
-from craft.engine.order import COPY, origin
+from craft.engine.order import COPY, first, origin
 from craft.types import Tensor
 
 __all__ = ["Slab", "find_slabs", "signature"]
@@ -69,10 +69,10 @@ def find_slabs(members: list[fx.Node], outside: Callable[[fx.Node], bool]) -> li
     -------
     Slabs, which may be done in any order after the rest of the piece.
     """
-    ends = [node for node in members if node.target is COPY and node.args[0].op == "placeholder"]  # type: ignore[union-attr]
+    ends = [node for node in members if node.target is COPY and first(node).op == "placeholder"]
     if not ends:
         return []
-    writers = {node.args[0]: node for node in ends}
+    writers = {first(node): node for node in ends}
     local = _local(members, writers)
     again = {each for node in local for source in node.all_input_nodes for each in _again(source, outside)}
     slabs = [_slab(nodes, writers, outside) for nodes in _components(local | again, ends[0].graph)]
@@ -106,15 +106,14 @@ def _again(node: fx.Node, outside: Callable[[fx.Node], bool]) -> list[fx.Node]:
     found: list[fx.Node] = []
     while node.op == "call_function" and _large(node) and _by_rows(node) and (outside(node) or _widens(node)):
         found.append(node)
-        node = node.args[0]  # type: ignore[assignment]
+        node = first(node)
     return found
 
 
 def _widens(node: fx.Node) -> bool:
     if node.target is not _WIDEN:
         return False
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
-    return bool(_value(source).dtype.itemsize < _value(node).dtype.itemsize)
+    return bool(_value(first(node)).dtype.itemsize < _value(node).dtype.itemsize)
 
 
 def _by_rows(node: fx.Node) -> bool:
@@ -196,10 +195,11 @@ def _graph(nodes: list[fx.Node], cut: list[fx.Node], whole: list[fx.Node], parts
         copied[node] = new.placeholder(f"in{number}")
         copied[node].meta["val"] = value[: value.shape[0] // parts].contiguous() if number < len(cut) else value
     for node in nodes:
+        target: Any = node.target
         given: Any = map_arg((_shrunk(node, parts), node.kwargs), copied.__getitem__)
-        made = new.call_function(node.target, *given)  # type: ignore[arg-type]
+        made = new.call_function(target, *given)
         arguments: Any = map_arg(given, _value)
-        made.meta["val"] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+        made.meta["val"] = target(*arguments[0], **arguments[1])
         length, *rest = _value(node).shape
         if list(made.meta["val"].shape) != [length // parts, *rest]:
             return None
