@@ -1,13 +1,14 @@
-"""Keep freed memory in the process: glibc's default gives large blocks back at once, a quarter of a small step's time."""
+"""Keep freed memory in the process, or give it back: glibc's default gives it back, a quarter of a small step's time."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["keep_memory", "peak_megabytes", "resident_bytes", "return_memory"]
+__all__ = ["keep_memory", "peak_megabytes", "resident_bytes", "return_memory", "trim"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
@@ -17,12 +18,26 @@ def keep_memory() -> bool:
     return _set({_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: 0x7FFFFFFF, _TOP_PAD: 1 << 26})
 
 
-def return_memory() -> bool:
-    """Tell glibc to give back large blocks at once, its default; return whether there was a glibc to tell.
+def return_memory(least: int = 1 << 17, kept: int = 1 << 17) -> bool:
+    """Tell glibc to give back large blocks at once; return whether there was a glibc to tell.
 
     Where memory counts for more than time: what is kept is scattered, and in eager mode as large as the activations.
+
+    Parameters
+    ----------
+    least
+        Bytes of a block that is given back at once.
+    kept
+        Bytes that are kept at the end of the heap for smaller ones. Both are glibc's own as they stand.
     """
-    return _set({_MMAP_THRESHOLD: 1 << 17, _TRIM_THRESHOLD: 1 << 17, _TOP_PAD: 1 << 17})
+    return _set({_MMAP_THRESHOLD: least, _TRIM_THRESHOLD: kept, _TOP_PAD: 1 << 17})
+
+
+def trim() -> None:
+    """Give back what is free between the blocks in use, where there is a glibc that can."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(settings: dict[int, int]) -> bool:

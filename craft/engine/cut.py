@@ -69,6 +69,7 @@ class _Planner:
         last = len(self.calls)
         slabs = find_slabs([node for node, at in place.items() if at == last], self.viewed.__contains__)
         self._enter(slabs)
+        left = self._only_in_slabs()
         for node in (node for slab in slabs for node in slab.cut):
             if node.op == "call_function" and node not in self.buffers and not _of_call(node):
                 place.setdefault(node, last)  # put in order for a slab
@@ -76,7 +77,7 @@ class _Planner:
         done: list[Entry] = []
         wanted = list(self.output.args[0])
         for stage in range(len(self.calls) + 1):
-            members = [node for node, at in place.items() if at == stage and not self._only_in_slabs(node)]
+            members = [node for node, at in place.items() if at == stage and node not in left]
             for part in in_parts(grouped(members), self.widened):
                 done.append(self._piece(f"{self.prefix}{len(pieces)}", part, wanted, pieces))
             if stage < len(self.calls):
@@ -192,8 +193,13 @@ class _Planner:
                     for part in range(slab.parts):
                         self._view((node, part, slab.parts), node, "slice", _span(node, part, slab.parts))
 
-    def _only_in_slabs(self, node: fx.Node) -> bool:
-        return node in self.slabbed and (node.target is COPY or all(user in self.slabbed for user in node.users))
+    def _only_in_slabs(self) -> set[fx.Node]:
+        """Return what slabs compute and nothing else needs; looks and sums may be needed, and pieces compute them too."""
+        found: set[fx.Node] = set()
+        for node in reversed(self.graph.graph.nodes):
+            if node in self.slabbed and (node.target is COPY or all(user in found for user in node.users)):
+                found.add(node)
+        return found
 
     def _slabs(self, slabs: list[Slab], pieces: dict[str, fx.GraphModule]) -> list[Entry]:
         """Call the piece of each slab for all its parts; slabs that compute the same share one piece."""
@@ -316,7 +322,7 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
     sources = []
     for part in parts:
         source = first(part) if part.target is torch.ops.prims.convert_element_type.default else part
-        if not _of_call(source) or _own(first(source)) or len(source.users) > 1 or len(part.users) > 1:
+        if not _of_call(source) or _own(source) or _own(first(source)) or len(source.users) > 1 or len(part.users) > 1:
             return []
         sources.append(source)
     same = {(first(source).args[0], source.args[1]) for source in sources}
@@ -324,8 +330,9 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
 
 
 def _of_call(node: fx.Node) -> bool:
+    """Tell whether a node is a tensor that a call returns."""
     if node.target is not operator.getitem:
-        return False
+        return bool(_own(node)) and isinstance(node.meta["val"], Tensor)
     return first(node).target is region.call or bool(_own(first(node)))
 
 

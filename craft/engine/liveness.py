@@ -87,7 +87,7 @@ def room(function: Any, arguments: Any) -> int:
         return 0
     x, weight, *_, wanted, number = arguments
     chunk = -(-x.shape[0] // number) * weight.shape[1]
-    summed = weight.numel() * 4 * 2 if wanted else 0
+    summed = weight.numel() * 4 if wanted else 0
     needed: int = weight.numel() * x.itemsize + min(CHUNK_BYTES, chunk * 4) * 2 + chunk * x.itemsize * 2 + summed
     return needed
 

@@ -26,7 +26,7 @@ _LIBRARIES = 24 << 20
 """Bytes that the first products and threads take."""
 _SLACK = {"none": 0.6, "block": 0.08, "step": 0.08}
 """Share of what lives within a step that is lost between allocations, by mode."""
-_SCATTERED = {"none": 0.6, "block": 0.5, "step": 0.5}
+_SCATTERED = {"none": 0.6, "block": 0.1, "step": 0.1}
 """The same where activations are computed again, and much smaller things come and go."""
 _COMPILER = 240 << 20
 """Bytes that the compiler's front end leaves behind in a first start."""

@@ -102,12 +102,18 @@ def _local(members: list[fx.Node], writers: dict[Any, fx.Node]) -> set[fx.Node]:
 
 
 def _again(node: fx.Node, outside: Callable[[fx.Node], bool]) -> list[fx.Node]:
-    """Return what a slab does for itself although others do it too: looking at inputs, and widening what it is handed."""
-    found: list[fx.Node] = []
-    while node.op == "call_function" and _large(node) and _by_rows(node) and (outside(node) or _widens(node)):
-        found.append(node)
-        node = first(node)
-    return found
+    """Return what a slab does for itself although others do it too.
+
+    That is looking at inputs, widening what it is handed, and adding what it has widened: a gradient that has two sources is
+    never written in full.
+    """
+    if node.op != "call_function" or not _large(node) or not _by_rows(node):
+        return []
+    if outside(node) or _widens(node):
+        return [node, *_again(first(node), outside)]
+    if node.target is torch.ops.aten.add.Tensor and all(_widens(source) for source in node.all_input_nodes):
+        return [node, *(each for source in node.all_input_nodes for each in _again(source, outside))]
+    return []
 
 
 def _widens(node: fx.Node) -> bool:

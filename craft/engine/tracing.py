@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from craft.engine.simplify import simplify
 from craft.types import Tensor
 
 __all__ = ["apart", "returned", "trace"]
@@ -67,7 +68,7 @@ def trace(
         graph = make_fx(torch.func.functionalize(graph), decompositions, _allow_non_fake_inputs=True)(*inputs)
         for node, name in zip(graph.graph.find_nodes(op="placeholder"), names, strict=True):
             node.name = node.target = name
-        graph.recompile()
+    simplify(graph)
     return graph, constants
 
 

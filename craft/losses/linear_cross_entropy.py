@@ -99,9 +99,10 @@ def _by_chunks(
     x_LD: Tensor, weight_DV: Tensor, targets_L: Tensor, share_L: Tensor, wanted: bool, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Do the same chunk after chunk. To a compiler it is one call: unrolled, it would take minutes to compile."""
+    # what stays is made before what goes, which then leaves no hole
+    nats_L, hits_L, slopes_LD, sum_DV = _room(x_LD, weight_DV, targets_L, share_L, wanted, number)
+    total_DV = torch.zeros_like(sum_DV, dtype=share_L.dtype)
     used_DV = weight_DV.to(x_LD.dtype)
-    nats_L, hits_L, slopes_LD, total_DV = _room(x_LD, weight_DV, targets_L, share_L, wanted, number)
-    total_DV = torch.zeros_like(total_DV, dtype=share_L.dtype)
     length, turned = -(-x_LD.shape[0] // number), total_DV.stride(0) == 1  # the table of an embedding is a head turned
     for start in range(0, x_LD.shape[0], length):
         part = slice(start, start + length)
@@ -113,7 +114,7 @@ def _by_chunks(
             slopes_LD[part] = work_NV @ used_DV.mT
             total_DV += (work_NV.mT @ x_LD[part]).mT if turned else x_LD[part].mT @ work_NV
         del work_NV  # before the next chunk's are made
-    return nats_L, hits_L, slopes_LD, total_DV.to(x_LD.dtype)
+    return nats_L, hits_L, slopes_LD, sum_DV.copy_(total_DV)
 
 
 def _room(

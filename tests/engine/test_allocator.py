@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+import torch
 
-from craft.engine import keep_memory, peak_megabytes
-from craft.engine.allocator import return_memory
+from craft.engine import keep_memory, peak_megabytes, resident_bytes
+from craft.engine.allocator import return_memory, trim
 
 glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is of glibc")
 
@@ -16,6 +17,19 @@ def test_glibc_is_told(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert return_memory()
     assert keep_memory()
+
+
+@glibc
+def test_what_is_free_between_used_blocks_is_given_back(monkeypatch):
+    for name in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    assert keep_memory()
+    blocks = [torch.ones(1 << 18) for _ in range(64)]
+    del blocks[::2]
+    kept = resident_bytes()
+    trim()
+    assert kept - resident_bytes() > 24 << 20
+    assert all(bool((block == 1).all()) for block in blocks)
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])

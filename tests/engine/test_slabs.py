@@ -118,7 +118,15 @@ def told(state, batch):
     return {"here": new, "there": state["there"] - new.sum(), "count": state["count"]}, {"sum": new.sum(1)}
 
 
-@pytest.mark.parametrize("update", [by_count, by_corner, swapped, turned, over_rows, told])
+def of_two(state, batch):
+    """Add two narrow values, and let both the slab and the rest of the step use the sum."""
+    coarse = (state["there"] * 8).round() / 8  # exact in 16 bits, which compiled code may leave out between two operations
+    total = (coarse * batch).bfloat16().float() + (coarse + batch).bfloat16().float()
+    norm = total.square().sum().sqrt()
+    return {"here": state["here"] - total / norm, "there": state["there"], "count": state["count"]}, {"norm": norm}
+
+
+@pytest.mark.parametrize("update", [by_count, by_corner, swapped, turned, over_rows, told, of_two])
 def test_what_is_read_is_read_before_it_is_overwritten(update):
     """Compiles one step."""
     state, expected, batch = start(), start(), torch.tensor(0.25)
@@ -135,3 +143,10 @@ def test_what_is_read_is_read_before_it_is_overwritten(update):
 )
 def test_parts_are_equal_and_not_too_small(shapes, parts):
     assert slabs._parts([torch.empty(shape) for shape in shapes]) == parts
+
+
+def test_the_sum_of_two_narrow_values_is_never_written_in_full():
+    plan, pieces = trace_step(of_two, start(), torch.tensor(0.25), blocks=False)
+    assert len({entry.piece for entry in plan.calls if isinstance(entry, Call)}) == len(pieces) == 2
+    returned = [node.meta["val"] for node in pieces["piece0"].graph.output_node().args[0]]
+    assert [(value.dtype, value.numel()) for value in returned] == [(torch.bfloat16, 3072)] * 2 + [(torch.float32, 1)]
