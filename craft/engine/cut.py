@@ -22,8 +22,9 @@ from craft.types import Tensor
 
 __all__ = ["make_plan"]
 
-_WORTH = 1 << 22
-"""Bytes of a stack that is worth a copy of each part: a smaller one is in the cache when it is put together."""
+_WORTH, _MANY = 1 << 22, 6
+"""Bytes and parts of a stack that is written part by part: a smaller one of few is in the cache when it is put together, while
+code that puts many together takes long to compile."""
 
 
 def make_plan(graph: fx.GraphModule, prefix: str) -> tuple[Plan, dict[str, fx.GraphModule]]:
@@ -272,7 +273,7 @@ class _Planner:
         for (name, index), stacks in found.items():
             writers = [part.args[0] for _, parts in stacks for part in parts]
             calls = [call for call in self.calls if call.target is region.call and call.args[0] == name]
-            if any(node.meta["val"].nbytes < _WORTH for node, _ in stacks):
+            if any(node.meta["val"].nbytes < _WORTH and len(parts) < _MANY for node, parts in stacks):
                 continue
             if len(set(writers)) == len(writers) == len(calls):
                 chosen.setdefault(name, []).append(index)

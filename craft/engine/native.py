@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ extern "C" __attribute__((visibility("default"))) PyObject* craft_run(PyObject* 
 """
 
 
+_BRIEF = {"max-inline-insns-auto": 15, "early-inlining-insns": 6, "inline-min-speedup": 30}
+"""What GCC inlines at -O2. Of long pieces of small kernels -O3 makes twice the work for the compiler and no faster code."""
 _OLD = 30 * 86400.0
 """Seconds after which compiled headers of another torch or compiler are thrown away."""
 
@@ -92,7 +95,7 @@ class Builder:
         self.compiler.stop()
         self.pool.shutdown()
 
-    def build(self, name: str, source: str, inputs: int, outputs: int) -> None:
+    def build(self, name: str, source: str, inputs: int, outputs: int, *, brief: bool = False) -> None:
         """Begin to build a piece.
 
         Parameters
@@ -103,16 +106,21 @@ class Builder:
             C++ with a function `inductor_entry_impl`.
         inputs, outputs
             How many tensors it takes and returns.
+        brief
+            Whether to spend less time on it: for what is long and has small kernels.
         """
         entry = _ENTRY.replace("INPUTS", str(inputs)).replace("OUTPUTS", str(outputs))
-        self.pending[name] = self.pool.submit(self._build, name, source + entry)
+        self.pending[name] = self.pool.submit(self._build, name, source + entry, brief)
 
-    def _build(self, name: str, source: str) -> str:
+    def _build(self, name: str, source: str, brief: bool) -> str:
         path = self.directory / f"{name}.cpp"
         path.write_text(source, encoding="utf-8")
         try:
             compiling, linking = _parted(self.flags)
             header = ["-include", str(self.header.result())]
+            limits = [word for key, value in _BRIEF.items() for word in ("--param", f"{key}={value}")]
+            if brief and _is_gcc(compiling[0]):
+                compiling = [*compiling, *limits]
             made = self.directory / f"{name}.so"
             return self.compiler.run([*compiling, *header, "-shared", str(path), "-o", str(made), *linking])
         finally:
@@ -164,7 +172,7 @@ def _compiled_header(folder: Path, flags: list[str], compiler: _Compiler) -> Pat
     """Compile the headers, unless they are there: one folder for each torch, compiler, version and set of flags."""
     import torch
 
-    version = subprocess.run([flags[0], "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    version = _version(flags[0]).partition("\n")[0]
     key = hashlib.sha256(repr((_HEADER, flags, version, torch.__version__)).encode()).hexdigest()[:16]
     header = folder / key / "craft.h"
     compiled = header.with_name("craft.h.gch")
@@ -182,6 +190,15 @@ def _compiled_header(folder: Path, flags: list[str], compiler: _Compiler) -> Pat
         if other != header.parent and time.time() - other.stat().st_mtime > _OLD:
             shutil.rmtree(other, ignore_errors=True)
     return header
+
+
+@cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _is_gcc(compiler: str) -> bool:
+    return "Free Software Foundation" in _version(compiler)
 
 
 def _parted(flags: list[str]) -> tuple[list[str], list[str]]:

@@ -41,6 +41,8 @@ Say: TypeAlias = Callable[[str], None]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _ONE = threading.RLock()
+_BLOCK = "block"
+"""What names of pieces that come again begin with."""
 _OTHERWISE = True
 """Whether torch's own way is taken where ours fails; the tests say no, or they would not see that it does."""
 
@@ -306,7 +308,8 @@ def _built(traced: _Traced, given: _Given, library: Library, builder: Builder, k
     ordered = sorted(traced.graphs.items(), key=lambda item: -len(item[1].graph.nodes))
     for number, (name, graph) in enumerate(ordered, start=1):
         say(f"compiling: piece {number} of {len(ordered)}")
-        builder.build(name, *to_cpp(graph, profile=policy.current().profile))
+        between = not name.startswith(_BLOCK)  # long where there are many leaves to update
+        builder.build(name, *to_cpp(graph, profile=policy.current().profile), brief=between)
     say("compiling: waiting for the C++ compiler")
     builder.finish()
     pieces = {name: load(builder.directory / f"{name}.so") for name in traced.graphs}
@@ -336,7 +339,7 @@ def _traced(function: Callable[..., Tree], given: _Given, blocks: bool, say: Say
         made[:] = [found]
         return outputs
 
-    regions = Regions("block", table) if blocks else None
+    regions = Regions(_BLOCK, table) if blocks else None
     try:
         with torch.no_grad(), warnings.catch_warnings(), policy.using(wrap=regions.wrap if regions else None):
             warnings.simplefilter("ignore")
