@@ -140,6 +140,7 @@ class Engine:
 def _spare(program: Program) -> Callable[[Tree, Tree], tuple[Tree, Metrics]]:
     """Run a step so that free memory does not gather: its large values are given back at once, what is scattered at its end."""
     return_memory(_LARGE, _KEPT)
+    trim()  # what making the first state has left behind
 
     def run(state: Tree, batch: Tree) -> tuple[Tree, Metrics]:
         metrics = program(state, batch)
