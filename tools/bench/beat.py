@@ -4,7 +4,7 @@ The parent writes one command a line, the worker answers each with one line of J
 
 ==========  ==============================================================================================
 steps N     make N updates: {"seconds": all of them, "each": [one an update], "loss": of the last one}
-memory      {"peak_mb": largest resident size so far, "now_mb": present one, "device_mb": peak on the GPU}
+memory      {"peak_mb": largest resident size from there on, "now_mb": present one, "device_mb": peak on the GPU}
 quit        end; so does the end of the input, so that no worker outlives its parent
 ==========  ==============================================================================================
 
@@ -17,10 +17,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["Beat", "Finished", "memory"]
+__all__ = ["Beat", "Finished", "forget_peak", "memory"]
 
 
 class Finished(BaseException):
@@ -41,7 +42,8 @@ class Beat:
         self._left, self._marks = 0, [0.0]
 
     def start(self, **facts: Any) -> None:
-        """Say that the model is built, and wait for the first burst."""
+        """Say that the model is built, and wait for the first burst; the peak of the memory counts from here on."""
+        forget_peak()
         self.say(facts)
         self._wait()
 
@@ -88,8 +90,14 @@ class Beat:
         raise Finished
 
 
+def forget_peak() -> None:
+    """Let the largest resident size be the present one, where Linux can: reading the shared weights is nobody's training."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def memory() -> dict[str, float]:
-    """Return the largest and the present resident size of this process, and the peak on the GPU, in MB (2**20 bytes)."""
+    """Return the largest (since `forget_peak`) and the present resident size, and the peak on the GPU, in MB (2**20 bytes)."""
     sizes = {"VmHWM": 0.0, "VmRSS": 0.0}
     status = Path("/proc/self/status")
     for line in status.read_text(encoding="utf-8").splitlines() if status.exists() else ():

@@ -49,7 +49,8 @@ def _steady(found: Results) -> str:
 _NOTE = """\
 Times and shares are medians over the rounds; `times Craft's step` is the median, `least` the smallest of the ratios within a
 round to Craft's compiled step (bf16, same model). `+alloc` rows have Craft's allocator settings. The peak is that of the
-whole process, its compiler included where it had to compile; `idle CPU` is what it used while others had their turn.
+process from the built model on, its compiler included where it had to compile; `idle CPU` is what it used while others had
+their turn.
 """
 
 

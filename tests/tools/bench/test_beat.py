@@ -1,9 +1,10 @@
 import io
 import json
+import sys
 
 import pytest
 
-from tools.bench.beat import Beat, Finished, memory
+from tools.bench.beat import Beat, Finished, forget_peak, memory
 
 
 def talk(commands):
@@ -51,3 +52,13 @@ def test_no_except_exception_catches_the_end():
 
 def test_memory_is_that_of_this_process():
     assert memory()["now_mb"] > 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells and forgets the peak")
+def test_the_peak_counts_from_where_it_was_forgotten():
+    block = bytearray(96 << 20)
+    block[::4096] = b"x" * len(block[::4096])
+    before = memory()["peak_mb"]
+    del block
+    forget_peak()
+    assert memory()["peak_mb"] < before - 64
