@@ -44,7 +44,8 @@ def _those(session: Session, not_run: dict[str, str]) -> list[Contestant]:
     ours = [("block", ""), *((mode, "auto") for mode in modes)]
     default = [Contestant("craft", mode, "bf16", memory=memory) for mode, memory in ours if session.takes("craft")]
     others = [Contestant("plain", "eager", "bf16"), Contestant("plain", "compiled", "bf16")]
-    return default + _small(modes, not_run) + [one for one in others if session.takes(one.peer) and not session.quick]
+    mine = sorted(default + _small(modes, not_run), key=lambda one: modes.index(one.variant))  # the bars first
+    return mine + [one for one in others if session.takes(one.peer) and not session.quick]
 
 
 def _small(modes: tuple[str, ...], not_run: dict[str, str]) -> list[Contestant]:
