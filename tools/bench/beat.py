@@ -13,6 +13,7 @@ The worker speaks first, {"parameters": N, ...}, when it has built its model.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import time
@@ -91,8 +92,9 @@ class Beat:
 
 
 def forget_peak() -> None:
-    """Let the largest resident size be the present one, where Linux can: reading the shared weights is nobody's training."""
-    with suppress(OSError):
+    """Let the largest resident size be what is in use now, where Linux can: reading the shared weights is nobody's training."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
