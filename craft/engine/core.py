@@ -26,7 +26,7 @@ __all__ = ["Engine", "start"]
 
 _LARGE, _KEPT = 1 << 22, 1 << 26
 """Bytes of a value that is given back at once where memory counts, and of what is kept for smaller ones: at 100M parameters,
-memory within a few percent of the least, and an eighth of the time; below a megabyte it would be a third."""
+memory within a few percent of the least, for an eighth of the time; from one megabyte on it would be a quarter."""
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from craft.engine import region
-from craft.engine.order import COPY, VIEWS, first, grouped, in_parts, origin
+from craft.engine.order import COPY, VIEWS, WIDEN, first, grouped, in_parts, origin
 from craft.engine.plan import Call, Direct, Empty, Entry, Plan, View
 from craft.engine.slabs import Slab, find_slabs, signature
 from craft.types import Tensor
@@ -156,7 +156,7 @@ class _Planner:
 
     def _widens(self, node: fx.Node) -> bool:
         """Tell whether a node only widens what comes from outside the pieces: each piece does that for itself."""
-        if node.target is not torch.ops.prims.convert_element_type.default:
+        if node.target is not WIDEN:
             return False
         source = first(node)
         return source in self.viewed or source in self.buffers or _of_call(source)
@@ -290,7 +290,7 @@ class _Planner:
             buffer.meta["val"] = value.to(part.dtype)
             whole = buffer
             if value.dtype != part.dtype:
-                whole = self.graph.graph.call_function(torch.ops.prims.convert_element_type.default, (buffer, value.dtype))
+                whole = self.graph.graph.call_function(WIDEN, (buffer, value.dtype))
                 whole.meta["val"] = value
         node.replace_all_uses_with(whole)
         self.buffers[buffer] = [first(source) for source in parts]
@@ -322,7 +322,7 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
         return []
     sources = []
     for part in parts:
-        source = first(part) if part.target is torch.ops.prims.convert_element_type.default else part
+        source = first(part) if part.target is WIDEN else part
         if not _of_call(source) or _own(source) or _own(first(source)) or len(source.users) > 1 or len(part.users) > 1:
             return []
         sources.append(source)

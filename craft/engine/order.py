@@ -10,7 +10,7 @@ from torch import fx
 
 from craft.types import Tensor
 
-__all__ = ["COPY", "VIEWS", "first", "grouped", "in_parts", "origin"]
+__all__ = ["COPY", "VIEWS", "WIDEN", "first", "grouped", "in_parts", "origin", "widens"]
 
 VIEWS = {
     torch.ops.aten.select.int: "select",
@@ -28,6 +28,8 @@ _LONGEST = 1200
 """Operations of one piece: the C++ compiler takes about twenty seconds for as many."""
 COPY = torch.ops.aten.copy_.default
 """What writes into an input, at the end of a program."""
+WIDEN = torch.ops.prims.convert_element_type.default
+"""What changes the type of numbers, mostly to a wider one."""
 
 
 def grouped(members: list[fx.Node]) -> list[fx.Node]:
@@ -62,6 +64,13 @@ def grouped(members: list[fx.Node]) -> list[fx.Node]:
 def first(node: fx.Node) -> fx.Node:
     """Return the node that a node takes first; the trace has put one there, which the type of an argument does not say."""
     return cast("fx.Node", node.args[0])
+
+
+def widens(node: fx.Node) -> bool:
+    """Tell whether a node does nothing but widen numbers."""
+    if node.target is not WIDEN:
+        return False
+    return bool(first(node).meta["val"].dtype.itemsize < node.meta["val"].dtype.itemsize)
 
 
 def origin(node: fx.Node) -> fx.Node:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
 
-from craft.engine.order import VIEWS, first
+from craft.engine.order import VIEWS, WIDEN, first, widens
 from craft.types import Tensor
 
 __all__ = ["simplify"]
-
-_WIDEN = torch.ops.prims.convert_element_type.default
 
 
 def simplify(graph: fx.GraphModule) -> None:
@@ -59,19 +57,18 @@ def _same(one: fx.Node, other: fx.Node) -> bool:
 
 def _widen_last(node: fx.Node) -> None:
     """Put view(widen(x)) as widen(view(x))."""
-    if node.target not in VIEWS or node.kwargs or first(node).target is not _WIDEN:
+    if node.target not in VIEWS or node.kwargs or not widens(first(node)):
         return
-    widened = first(node)
-    target: Any = node.target
+    widened, target = first(node), cast("Any", node.target)
     narrow: Any = first(widened).meta["val"]
-    if narrow.dtype.itemsize >= widened.meta["val"].dtype.itemsize or narrow.stride() != widened.meta["val"].stride():
+    if narrow.stride() != widened.meta["val"].stride():
         return
     seen = target(narrow, *node.args[1:])
-    value = _WIDEN(seen, widened.args[1])
+    value = WIDEN(seen, widened.args[1])
     if value.stride() != node.meta["val"].stride():  # part of something larger: widened, it lies elsewhere
         return
     with node.graph.inserting_before(node):
         look = node.graph.call_function(target, (first(widened), *node.args[1:]))
-        last = node.graph.call_function(_WIDEN, (look, widened.args[1]))
+        last = node.graph.call_function(WIDEN, (look, widened.args[1]))
     look.meta["val"], last.meta["val"] = seen, value
     node.replace_all_uses_with(last)

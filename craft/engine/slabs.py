@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
-from craft.engine.order import COPY, first, origin
+from craft.engine.order import COPY, WIDEN, first, origin, widens
 from craft.types import Tensor
 
 __all__ = ["Slab", "find_slabs", "signature"]
@@ -24,11 +24,10 @@ _LEAF = 1 << 23
 """Bytes of a leaf that is worth it."""
 _PART = 1 << 21
 """Fewest bytes of a part."""
-_WIDEN = torch.ops.prims.convert_element_type.default
 _SHAPED = {torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default}
 _ROWS = {torch.ops.aten.amax.default, torch.ops.aten.amin.default, torch.ops.aten.sum.dim_IntList}
 _CLONE = torch.ops.aten.clone.default
-_PLAIN = {_CLONE, torch.ops.aten.alias.default, _WIDEN, COPY}
+_PLAIN = {_CLONE, torch.ops.aten.alias.default, WIDEN, COPY}
 
 
 class Slab(NamedTuple):
@@ -109,17 +108,11 @@ def _again(node: fx.Node, outside: Callable[[fx.Node], bool]) -> list[fx.Node]:
     """
     if node.op != "call_function" or not _large(node) or not _by_rows(node):
         return []
-    if outside(node) or _widens(node):
+    if outside(node) or widens(node):
         return [node, *_again(first(node), outside)]
-    if node.target is torch.ops.aten.add.Tensor and all(_widens(source) for source in node.all_input_nodes):
+    if node.target is torch.ops.aten.add.Tensor and all(widens(source) for source in node.all_input_nodes):
         return [node, *(each for source in node.all_input_nodes for each in _again(source, outside))]
     return []
-
-
-def _widens(node: fx.Node) -> bool:
-    if node.target is not _WIDEN:
-        return False
-    return bool(_value(first(node)).dtype.itemsize < _value(node).dtype.itemsize)
 
 
 def _by_rows(node: fx.Node) -> bool:

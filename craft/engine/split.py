@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from craft import policy
-from craft.engine.order import first
+from craft.engine.order import WIDEN, first, widens
 from craft.engine.tracing import returned, trace
 from craft.types import Tensor
 
@@ -181,9 +181,8 @@ def _unwidened(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def _before_widening(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Return what a node looks like without the widening on its way; none if there is none."""
-    if node.target is torch.ops.prims.convert_element_type.default:
-        source = first(node)
-        return source if source.meta["val"].dtype.itemsize < node.meta["val"].dtype.itemsize else None
+    if node.target is WIDEN:
+        return first(node) if widens(node) else None
     if node.target not in _MOVES or (found := _before_widening(graph, first(node))) is None:
         return None
     return _call(graph, node.target, (found, *node.args[1:]), dict(node.kwargs))
