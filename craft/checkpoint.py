@@ -278,7 +278,7 @@ def _compare(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -> No
         raise Mismatch(f"{path} does not fit: {shown}{more}; build the state from the configuration it was saved with")
 
 
-def prune(directory: Path, keep: int) -> list[Path]:
+def prune(directory: Path, keep: int, *, best: int = -1) -> list[Path]:
     """Delete old checkpoints; a damaged one never counts as kept, so that a whole one always stays.
 
     Parameters
@@ -287,6 +287,8 @@ def prune(directory: Path, keep: int) -> list[Path]:
         Where checkpoints are.
     keep
         How many of the newest whole ones stay.
+    best
+        Step of one more that stays.
 
     Returns
     -------
@@ -304,7 +306,8 @@ def prune(directory: Path, keep: int) -> list[Path]:
     for index in reversed(range(len(paths))):
         whole += sum(1 for _ in _whole([paths[index]], lambda text: None, hashes=True))
         if whole == keep:
-            for path in paths[:index]:
+            old = [path for path in paths[:index] if path.name != f"step-{best:08d}"]
+            for path in old:
                 store.remove(path)
-            return paths[:index]
+            return old
     return []

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import attrs
+import torch
 
 from craft import evaluate, generate
 from craft.engine import Engine
 from craft.errors import UsageError
 from craft.step import Task
+from craft.types import Context, resolve
 from craft.writing import write
 
-__all__ = ["Hook", "Moment", "evaluation", "every", "reporting", "sampling", "saving", "stopping"]
+__all__ = ["Hook", "Moment", "evaluation", "every", "keeping", "reporting", "sampling", "saving", "stopping"]
 
 
 @attrs.define
@@ -84,7 +86,7 @@ def every(steps: int, function: HookFunction, name: str = "") -> Hook:
 
 
 def reporting(steps: int) -> Hook:
-    """Log the mean of what the steps returned since the last report, as `train/NAME`, losses in bits too."""
+    """Log the mean of what the steps returned since the last report, as `train/NAME`, losses in bits too, and the rate."""
 
     def report(task: Task, state: Any, report: Moment) -> None:
         sums = report.memory.setdefault("sums", {})
@@ -97,6 +99,9 @@ def reporting(steps: int) -> Hook:
         report.log(**{f"train/{name}": value for name, value in means.items()})
         if "loss" in means and task.tokenizer is not None:
             report.log(**{"train/bits": means["loss"] / math.log(2)})
+        if task.rate is not None:
+            done = Context(hyper=getattr(state, "hyper", {}), progress=torch.tensor((report.step - 1) / task.steps))
+            report.log(**{"train/lr": float(resolve(task.rate, done))})
         report.memory.clear()
 
     return Hook("report", 1, report, reads_state=False)
@@ -135,6 +140,30 @@ def stopping(steps: int, patience: int) -> Hook:
             report.stop(f"held-out loss not below {report.memory['best']:.4f} for {patience} evaluations")
 
     return Hook("stop", steps, stop_early)
+
+
+def keeping(steps: int, metric: str) -> Hook:
+    """Save a checkpoint wherever a measure is better than before; the best one is not deleted.
+
+    Less is better, but of an accuracy. The last evaluation is of the whole split, the others of a part: it is not compared.
+
+    Raises
+    ------
+    UsageError
+        At the first evaluation, if it has no such measure.
+    """
+    sign = -1.0 if "accuracy" in metric else 1.0
+
+    def keep_best(task: Task, state: Any, report: Moment) -> None:
+        value = report.values.get(metric)
+        if value is None:
+            known = ", ".join(sorted(name for name in report.values if name.startswith("eval/")))
+            raise UsageError(f"got --checkpoint.best {metric}, which is not measured; expected one of {known}")
+        if not report.last and sign * value < sign * report.memory.get("value", sign * math.inf):
+            report.memory.update(value=value, step=report.step)
+            report.save()
+
+    return Hook("best", steps, keep_best)
 
 
 def sampling(steps: int, engine: Engine, prompt: str, tokens: int, temperature: float) -> Hook:

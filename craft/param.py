@@ -28,6 +28,7 @@ __all__ = [
     "rates",
     "scaled",
     "stack",
+    "steady_rates",
 ]
 
 
@@ -97,6 +98,8 @@ class Param:
     """A shape letter for each axis, for placing and importing weights."""
     rate: float = 1.0
     """Multiplier of the learning rate."""
+    growth: float = 1.0
+    """Inputs of a matrix as a multiple of those that the learning rate was chosen at; see `steady_rates`."""
     layers: int = 0
     """Number of layers along the first axis, each initialised by itself; 0: no such axis."""
 
@@ -168,6 +171,15 @@ def count(spec: Tree, without: Sequence[str] = ()) -> int:
 def rates(spec: Tree) -> Tree:
     """Return the tree of learning-rate multipliers."""
     return tree.map(lambda param: param.rate, spec)
+
+
+def steady_rates(spec: Tree) -> Tree:
+    """Return the multipliers for steps whose size does not depend on the gradient's, as Adam's and Lion's: rate / growth.
+
+    So a step changes what a matrix gives by as much at every width, and the best learning rate stays where it is (muP, Yang et
+    al. 2022, arXiv:2203.03466). Muon's steps scale by themselves.
+    """
+    return tree.map(lambda param: param.rate / param.growth, spec)
 
 
 def decayed(spec: Tree) -> Tree:

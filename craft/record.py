@@ -9,14 +9,16 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from craft import config, store
 from craft.errors import UsageError
-from craft.run import Run
-from craft.step import Task
+
+if TYPE_CHECKING:
+    from craft.run import Run
+    from craft.step import Task
 
 __all__ = [
     "CHECKPOINTS",
@@ -144,12 +146,33 @@ def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
             "values": {} if task.experiment is None else config.to_dict(task.experiment),
         },
         "run": config.to_dict(attrs.evolve(run, out=None, resume="", extend=False, profile=0, debug=False)),
+        "model": _model(task),
         "steps": task.steps,
         "seed": task.seed,
-        "data": {**task.data.describe(), "fingerprint": task.data.fingerprint},
+        "data": {**task.data.describe(), "fingerprint": task.data.fingerprint, **_epochs(task)},
         "code": code_fingerprint(type(task.experiment)),
         "versions": versions(),
     }
+
+
+def _model(task: Task) -> dict[str, Any]:
+    """Return the size of the model: what is looked up or multiplied at the ends of it counts apart."""
+    from craft import param  # torch with it, which reading a run does not need
+
+    if task.model is None:
+        return {}
+    ends = ("embed", "position_embed", "head")
+    sizes = {
+        "parameters": param.count(task.model.spec),
+        "parameters_without_embedding": param.count(task.model.spec, without=ends),
+    }
+    return sizes | {"flops_per_step": task.flops}
+
+
+def _epochs(task: Task) -> dict[str, float]:
+    """Return how often the run goes through its training data, where the source tells: beyond one it sees them again."""
+    epochs = getattr(task.data, "epochs", None)
+    return {"epochs": round(epochs(task.steps), 4)} if epochs else {}
 
 
 def origin(cls: type[Any]) -> str:

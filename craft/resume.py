@@ -7,13 +7,15 @@ from typing import Any
 
 import attrs
 
-from craft import config, record
+from craft import config, record, tree
 from craft.checkpoint import Mismatch
 from craft.engine import Choice
 from craft.errors import UsageError
 from craft.run import Run
+from craft.step import Task
+from craft.types import Tree
 
-__all__ = ["check", "place", "same_memory", "same_mode", "stretch"]
+__all__ = ["check", "place", "same_memory", "same_mode", "stretch", "warm"]
 
 
 def place(run: Run, name: str) -> tuple[Path, bool]:
@@ -93,3 +95,39 @@ def stretch(state: Any, steps: int) -> Any:
     if not hasattr(state, "horizon"):
         return state
     return state._replace(horizon=state.horizon.new_full(state.horizon.shape, steps))
+
+
+def warm(task: Task, state: Any, params: Tree) -> Any:
+    """Make the state before the first update anew, with parameters that come from another run.
+
+    Parameters
+    ----------
+    task
+        What is trained; its `init` takes parameters as its second argument, as that of `step.starter` does.
+    state
+        The state that it makes of itself.
+    params
+        The parameters.
+
+    Raises
+    ------
+    UsageError
+        If the task has other parameters.
+    """
+    own, given = tree.named(state.params), tree.named(params)
+    faults = [
+        f"{name} is {_shape(given, name)} there and {_shape(own, name)} here"
+        for name in {**own, **given}
+        if _shape(own, name) != _shape(given, name)
+    ]
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise UsageError(
+            f"the weights do not fit the model: {'; '.join(faults[:5])}{more}; give it the shape of that run's model"
+        )
+    fresh = tree.map(lambda old, new: new.detach().to(old.device, old.dtype).clone(), state.params, params)
+    return task.init(task.seed, fresh)
+
+
+def _shape(leaves: dict[str, Any], name: str) -> str:
+    return str(tuple(leaves[name].shape)) if name in leaves else "absent"

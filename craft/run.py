@@ -25,6 +25,8 @@ class Checkpoints:
     """Longest time without a checkpoint, minutes."""
     keep: int = attrs.field(default=2, validator=config.at_least(1))
     """Newest checkpoints that are kept."""
+    best: str = ""
+    """Measure by which the best checkpoint is kept too, such as eval/loss; none: only the newest are."""
 
 
 @attrs.frozen
@@ -69,6 +71,8 @@ class Track:
     """Project in W&B."""
     group: str = ""
     """Name that related runs share in W&B."""
+    artifacts: bool = False
+    """Also upload the newest checkpoint to W&B when the run ends, with what `craft generate` needs beside it."""
     tensorboard: bool = False
     """Also write TensorBoard files."""
     every: int = attrs.field(default=0, validator=config.at_least(0))
@@ -104,6 +108,8 @@ class Run:
     """The run's directory; none: outputs/NAME/UTC time."""
     resume: str = ""
     """`auto` goes on with the run in --out (or the newest), or starts it; DIR goes on with DIR."""
+    init: Path | None = None
+    """Start from the weights of a finished run, with its tokenizer, on the data given here."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = config.choice("auto", "auto", "fp32", "bf16", "fp16")

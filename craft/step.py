@@ -10,7 +10,7 @@ import torch
 
 from craft import grad, optim, param, rng, tree
 from craft.errors import UsageError
-from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree
+from craft.types import Context, GradFn, Metrics, Model, Step, Tensor, Transform, Tree, Value
 
 if TYPE_CHECKING:
     from craft.hooks import Hook
@@ -164,13 +164,12 @@ def start(
     return State(halted=torch.tensor(False), params=params, opt=transform.init(params), hyper=number, buffers=buffers, **whole)
 
 
-def starter(
-    spec: Tree, transform: Transform, *, steps: int, hyper: Mapping[str, float] | None = None
-) -> Callable[[int], State]:
-    """Make a task's `init`: seed -> the state before the first update, with parameters made of a spec."""
+def starter(spec: Tree, transform: Transform, *, steps: int, hyper: Mapping[str, float] | None = None) -> Callable[..., State]:
+    """Make a task's `init`: seed -> the state before the first update, with parameters made of a spec, or those given."""
 
-    def init(seed: int) -> State:
-        return start(param.materialise(spec, seed), transform, steps=steps, seed=seed, hyper=hyper)
+    def init(seed: int, params: Tree | None = None) -> State:
+        made = param.materialise(spec, seed) if params is None else params
+        return start(made, transform, steps=steps, seed=seed, hyper=hyper)
 
     return init
 
@@ -232,12 +231,12 @@ class Evaluation(NamedTuple):
     batches
         split -> batches of equal shapes, always the same ones in the same order.
     summary
-        {name: mean} -> {name: value} that people read (bits per character beside nats).
+        ({name: mean}, split) -> {name: value} that people read (bits a byte beside nats a token).
     """
 
     measure: Callable[[Any, Tree], dict[str, tuple[Tensor, Tensor]]]
     batches: Callable[[str], Iterable[Tree]]
-    summary: Callable[[dict[str, float]], dict[str, float]] = dict
+    summary: Callable[[dict[str, float], str], dict[str, float]] = lambda means, split: means
 
 
 @attrs.frozen(kw_only=True)
@@ -246,8 +245,8 @@ class Task:
 
     step: Step
     """(state, batch) -> (state, metrics)."""
-    init: Callable[[int], Any]
-    """Seed -> the state before the first update."""
+    init: Callable[..., Any]
+    """Seed -> the state before the first update; with parameters as a second argument, one that begins with these."""
     data: Data
     """Where batches come from."""
     steps: int
@@ -264,6 +263,8 @@ class Task:
     """How a state is judged."""
     params: Callable[[Any], Tree] = lambda state: averaged(state) if hasattr(state, "opt") else state.params
     """State -> the parameters that evaluate and generate use (their average, where one is kept)."""
+    rate: Value | None = None
+    """The learning rate, for the reports."""
     flops: float = 0.0
     """Floating-point operations of one update, forward and backward; 0 where unknown."""
     hooks: tuple[Hook, ...] = ()

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import attrs
 
 from craft import checkpoint, config, engine, record, resume, store, track, tree
+from craft.data import Prefetch
 from craft.errors import UsageError
-from craft.hooks import Hook, Moment, evaluation, reporting, sampling, saving, stopping
+from craft.hooks import Hook, Moment, evaluation, keeping, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
 from craft.profile import Profile
 from craft.run import Run, Samples
 from craft.step import Task, Tokenizer, scaled
-from craft.types import Tensor
+from craft.types import Tensor, Tree
 
 __all__ = ["NotFiniteError", "Result", "train"]
 
@@ -50,7 +51,13 @@ class Result(NamedTuple):
 
 
 def train(
-    task: Task, run: Run | None = None, *, name: str = "", console: bool = True, memory: engine.Choice | None = None
+    task: Task,
+    run: Run | None = None,
+    *,
+    name: str = "",
+    console: bool = True,
+    memory: engine.Choice | None = None,
+    params: Tree | None = None,
 ) -> Result:
     """Run a task from its first step, or its last checkpoint, to its end.
 
@@ -66,6 +73,8 @@ def train(
         Whether progress is shown.
     memory
         What `run.memory` has come to, where that is known already.
+    params
+        Parameters that a new run starts from, in place of those that the task draws.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def train(
     name = name or "run"
     directory, resumed = resume.place(run, name)
     with store.lock(directory):
-        return _Loop(task, run, name, directory, resumed, console, memory).go()
+        return _Loop(task, run, name, directory, resumed, console, memory, params).go()
 
 
 class _Clock:
@@ -105,9 +114,17 @@ class _Loop:
     """One call of `train`: the pieces of a run, tied together."""
 
     def __init__(
-        self, task: Task, run: Run, name: str, directory: Path, resumed: bool, console: bool, memory: engine.Choice | None
+        self,
+        task: Task,
+        run: Run,
+        name: str,
+        directory: Path,
+        resumed: bool,
+        console: bool,
+        memory: engine.Choice | None,
+        params: Tree | None,
     ) -> None:
-        self.choice = memory
+        self.choice, self.params = memory, params
         self.task, self.run, self.name, self.directory = task, run, name, directory
         self.checkpoints = directory / record.CHECKPOINTS
         self.stored = record.read(directory) if resumed else None
@@ -155,6 +172,8 @@ class _Loop:
         if found is not None:
             like = scaled(self.state, found.manifest["extra"].get("precision") == "fp16")
             self.state = resume.stretch(checkpoint.load(found.path, like), task.steps)
+        elif self.params is not None:
+            self.state = resume.warm(task, self.state, self.params)
         self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True)
         self.step = found.step if found else 0
         self.saved = self.step if found else -1
@@ -171,6 +190,8 @@ class _Loop:
         if task.evaluation is not None:
             often = run.evaluate.every or max(1, task.steps // 5)
             hooks.append(evaluation(often, self.engine, run.evaluate.batches))
+            if run.checkpoint.best:
+                hooks.append(keeping(often, run.checkpoint.best))
             if run.stop.patience:
                 hooks.append(stopping(often, run.stop.patience))
         elif run.stop.patience:
@@ -227,12 +248,20 @@ class _Loop:
     def _steps(self, interrupt: Interrupt) -> str:
         """Go to the last step; return why the run ended before it, or nothing."""
         task = self.task
-        lag: tuple[int, dict[str, Any], Tensor] | None = None
-        wishes: dict[str, str] = {}
         if self.step >= task.steps:
             self.sinks.message(f"complete: all {task.steps} steps are done")
             return ""
-        batch = self.engine.send(task.data.batch(self.step))
+        batches = Prefetch(task.data.batch, task.steps)
+        try:
+            return self._updates(interrupt, batches)
+        finally:
+            batches.close()
+
+    def _updates(self, interrupt: Interrupt, batches: Prefetch) -> str:
+        task = self.task
+        lag: tuple[int, dict[str, Any], Tensor] | None = None
+        wishes: dict[str, str] = {}
+        batch = self.engine.send(batches(self.step))
         program = self.engine.step(task, self.state, batch, self.sinks.status)
         self.clock = _Clock(self.step * task.data.tokens)
         profile = Profile(self.run.profile, self.directory, self.sinks.message)
@@ -259,7 +288,7 @@ class _Loop:
                 if ends:
                     return wishes.get("stop", "")
                 wishes, lag = {}, None
-            batch = self.engine.send(task.data.batch(self.step))
+            batch = self.engine.send(batches(self.step))
 
     def _overdue(self) -> bool:
         return time.monotonic() - self.since_save > 60 * self.run.checkpoint.minutes
@@ -319,5 +348,5 @@ class _Loop:
         memory = {name: dict(value) for name, value in self.memory.items()}
         checkpoint.save(self.checkpoints, self.state, memory=memory, extra=self.engine.describe())
         self.saved, self.since_save = self.step, time.monotonic()
-        checkpoint.prune(self.checkpoints, self.run.checkpoint.keep)
+        checkpoint.prune(self.checkpoints, self.run.checkpoint.keep, best=memory.get("best", {}).get("step", -1))
         self.clock.away += time.monotonic() - began

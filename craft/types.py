@@ -27,6 +27,7 @@ __all__ = [
     "Context",
     "Extras",
     "GradFn",
+    "Layout",
     "Loss",
     "Metrics",
     "Model",
@@ -64,6 +65,8 @@ class Context(NamedTuple):
         Fraction of the run that is done, 0-d float32 in [0, 1].
     scaling
         The loss scale and its counts, a `grad.Scaling`; empty where the loss is not scaled (every type but fp16).
+    layout
+        Where documents lie in the samples, a `Layout`; empty where each sample is one stretch of text.
     """
 
     key: Tensor | None = None
@@ -71,6 +74,22 @@ class Context(NamedTuple):
     buffers: Tree = ()
     progress: Tensor | float = 0.0
     scaling: Any = ()
+    layout: Any = ()
+
+
+class Layout(NamedTuple):
+    """Where documents lie in samples that hold several: no position sees another document than its own.
+
+    Attributes
+    ----------
+    position_BT
+        Place of each position in its document, from 0, int64.
+    document_BT
+        Number of its document in the sample, int64; -1 behind the last one.
+    """
+
+    position_BT: Tensor
+    document_BT: Tensor
 
 
 class Batch(NamedTuple):
@@ -86,12 +105,15 @@ class Batch(NamedTuple):
         How much each target counts, float32; 0 hides a target.
     sample_B
         Global number of each sample in the run, int64: what its random masks are drawn by.
+    layout
+        A `Layout` where samples hold several documents; else empty.
     """
 
     inputs_BT: Tensor
     targets_BT: Tensor
     weights_BT: Tensor
     sample_B: Tensor
+    layout: Any = ()
 
 
 class Model(NamedTuple):

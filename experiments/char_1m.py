@@ -34,8 +34,8 @@ class Char1M:
     """Parts that the batch is computed in: less memory, the same update."""
     seed: int = 0
     """Seed of the initialisation, the order of the data and every random draw."""
-    model: Sequence = attrs.field(factory=Sequence)
-    """The model."""
+    model: Sequence = Sequence(tuned_width=128)
+    """The model; at another width the learning rate stays the best one."""
     optimizer: optim.Muon = optim.Muon(rest=0.3)
     """The optimiser."""
     schedule: schedule.Schedule = attrs.field(factory=schedule.Schedule)
@@ -62,14 +62,15 @@ class Char1M:
             model=model,
             tokenizer=text.tokenizer,
             context=self.context,
-            evaluation=evaluate.next_token_evaluation(model, text.split, step.averaged),
+            evaluation=evaluate.next_token_evaluation(model, text, step.averaged),
             params=step.averaged,
+            rate=rate,
             flops=self.model.flops(model.spec, self.context) * text.tokens,
             experiment=self,
         )
 
 
-PRESETS = {"smoke": Char1M(steps=2), "bytes": Char1M(data=data.Text(tokenizer=data.Bytes()))}
+PRESETS = {"smoke": Char1M(steps=2), "bytes": Char1M(data=data.Text(tokenizer="byte"))}
 
 if __name__ == "__main__":
     cli.main(Char1M, presets=PRESETS)

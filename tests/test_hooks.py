@@ -6,10 +6,11 @@ import attrs
 import pytest
 import torch
 
-from craft import engine, hooks, step
+from craft import engine, hooks, schedule, step
 from craft.errors import UsageError
 from craft.run import Samples, Track
 from craft.train import train
+from craft.types import Context, hyper
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_hook_is_named_after_its_function():
 def test_a_report_is_the_mean_since_the_last_one(tiny, moment):
     call = hooks.reporting(2).call
     memory: dict[str, float] = {}
-    task = plain(tiny)
+    task = attrs.evolve(plain(tiny), rate=None)
     for number, loss in ((1, 4.0), (2, 2.0)):
         report, _, _ = moment(number, memory=memory, loss=loss, weight=64.0)
         call(task, None, report)
@@ -110,6 +111,41 @@ def test_a_report_is_the_mean_since_the_last_one(tiny, moment):
     report, _, _ = moment(5, last=True, loss=9.0)
     call(attrs.evolve(task, tokenizer=None), None, report)
     assert report.values == {"train/loss": 9.0}
+
+
+def test_a_report_has_the_rate_of_its_update(tiny, moment):
+    task = attrs.evolve(plain(tiny), rate=schedule.Schedule(warmup=0.5, shape="constant").build(hyper("lr", 0.25)))
+    found = []
+    for number in range(1, 9):
+        report, _, _ = moment(number, loss=1.0)
+        hooks.reporting(1).call(task, None, report)
+        found.append(report.values["train/lr"])
+    assert found == pytest.approx([float(task.rate(Context(progress=torch.tensor(n / 8)))) for n in range(8)])
+    assert found[0] < found[-1]
+
+
+def test_the_best_measure_is_saved_and_remembered(tiny, moment):
+    memory: dict[str, float] = {}
+    task, wishes = plain(tiny), []
+    for number, (loss, accuracy) in enumerate([(3.0, 0.1), (2.0, 0.3), (2.5, 0.2), (1.0, 0.1)], start=1):
+        report, _, _ = moment(number, memory=memory)
+        report.values.update({"eval/loss": loss, "eval/accuracy": accuracy})
+        hooks.keeping(1, "eval/loss").call(task, None, report)
+        wishes.append("save" in report.wishes)
+    assert wishes == [True, True, False, True]
+    assert memory == {"value": 1.0, "step": 4}
+    report, _, _ = moment(5, memory=memory, last=True)
+    report.values["eval/loss"] = 0.5
+    hooks.keeping(1, "eval/loss").call(task, None, report)
+    assert memory["step"] == 4
+    report, _, _ = moment(6, memory={"value": 0.1, "step": 1})
+    report.values["eval/accuracy"] = 0.3
+    hooks.keeping(1, "eval/accuracy").call(task, None, report)
+    assert report.memory["step"] == 6
+    with pytest.raises(
+        UsageError, match=r"got --checkpoint\.best eval/los, which is not measured; expected one of eval/accuracy"
+    ):
+        hooks.keeping(1, "eval/los").call(task, None, report)
 
 
 def test_reporting_needs_no_state_and_the_others_do():

@@ -17,20 +17,27 @@ LAYERS = (
     "nn optim grad losses schedule",
     "step mixers models generate",
     "data store checkpoint evaluate track engine record",
-    "hooks train writing interrupt resume profile",
+    "hooks train writing interrupt resume profile report",
     "cli __main__",
 )
 """Rooms from the ground up; a room knows its own layer and the ones below."""
 
 CONFINED = {
-    "wandb": ("track/wandb.py",),
+    "wandb": ("track/wandb.py", "track/dashboard.py"),
+    "wandb_workspaces": ("track/dashboard.py",),
     "tensorboard": ("track/tensorboard.py",),
     "tyro": ("cli/",),
     "cattrs": ("config.py", "config/"),
     "optree": ("tree.py",),
     "safetensors": ("checkpoint.py",),
-    "tokenizers": ("data/tokenizer.py",),
+    "tokenizers": ("data/tokenizer/subword.py",),
+    "sentencepiece": ("data/tokenizer/sentence.py",),
+    "datasets": ("data/source.py",),
+    "pyarrow": ("data/formats.py",),
+    "zstandard": ("data/packed.py",),
     "rich": ("track/",),
+    "lm_eval": ("evaluate/",),
+    "matplotlib": ("report/",),
 }
 """Library -> the only places that may import it, also inside functions."""
 

@@ -621,3 +621,30 @@ def test_fp16_needs_a_state_that_can_hold_a_scale(tiny, quick):
     task = attrs.evolve(tiny().build(), init=lambda seed: Own(torch.tensor(0), torch.tensor(False)))
     with pytest.raises(UsageError, match="got a Own without `scaling`; fp16 needs a loss scale: use bf16 or fp32"):
         train(task, quick(precision="fp16"), name=NAME, console=False)
+
+
+def test_the_best_checkpoint_outlives_the_newest(tiny, tmp_path):
+    def worse(state, batch):
+        return {"loss": (state.step.float() + batch.sum(), torch.ones(()))}
+
+    task = attrs.evolve(tiny(steps=8).build(), evaluation=step.Evaluation(worse, lambda split: [torch.zeros(1)]))
+    places = Checkpoints(every=1, keep=2, best="eval/loss")
+    run = Run(out=tmp_path / "run", device="cpu", compile="none", checkpoint=places, evaluate=Evaluations(every=2))
+    train(task, attrs.evolve(run, track=Track(wandb="off")), console=False)
+    assert [found.step for found in checkpoint.find(tmp_path / "run" / "checkpoints")] == [2, 7, 8]
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny, tmp_path):
+    run = Run(device="cpu", compile="none", precision="fp32", track=Track(wandb="off"))
+    first = train(tiny(steps=4).build(), attrs.evolve(run, out=tmp_path / "a"), console=False)
+    task = tiny(steps=1, lr=1e-12).build()
+    params = task.params(first.state)
+    second = train(task, attrs.evolve(run, out=tmp_path / "b"), console=False, params=params)
+    for name, leaf in tree.named(second.state.params).items():
+        assert torch.allclose(leaf, tree.named(params)[name], atol=1e-9), name
+    assert int(second.state.step) == 1
+    wider = attrs.evolve(tiny().model, width=32)
+    with pytest.raises(
+        UsageError, match=r"the weights do not fit the model: blocks\.attention\.key is \(1, 16, 16\) there and"
+    ):
+        train(tiny(model=wider).build(), attrs.evolve(run, out=tmp_path / "c"), console=False, params=params)

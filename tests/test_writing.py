@@ -42,7 +42,7 @@ def test_a_prompt_that_does_not_fit_is_refused(written):
 
 
 def test_no_half_character_is_lost_or_torn(tiny, quick, text):
-    task = tiny(data=data.Text(source=str(text), tokenizer=data.Bytes())).build()
+    task = tiny(data=data.Text(source=str(text), tokenizer="byte")).build()
     state, machine = task.init(0), engine.start(quick())
     assert task.model is not None
     assert task.tokenizer is not None

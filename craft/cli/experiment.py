@@ -46,11 +46,28 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     from craft.train import train
 
     name = name_of(cls)
-    fitted = fit(experiment, run, fixed=_stored(cls, run.resume, run.out) is not None)
-    task = fitted.experiment.build()
-    result = train(task, run, name=name, memory=fitted.choice)
+    stored = _stored(cls, run.resume, run.out)
+    fitted = fit(experiment, run, fixed=stored is not None)
+    tokenizer, params = _begin(run, stored, prog)
+    task = fitted.experiment.build(tokenizer) if tokenizer else fitted.experiment.build()
+    result = train(task, run, name=name, memory=fitted.choice, params=params)
     _say_next(result, task, prog)
     return 128 + result.signal if result.signal else 0
+
+
+def _begin(run: Run, stored: Record | None, prog: str) -> tuple[Tokenizer | None, Any]:
+    """Return the tokenizer and the parameters that a run does not make itself: those it has, or those of `--init`."""
+    from craft import data
+
+    if stored is not None:
+        return data.load_tokenizer(stored.tokenizer) if stored.tokenizer else None, None
+    if run.init is None:
+        return None, None
+    from craft.cli.stored import load
+
+    own = prog.split()[-1] if prog.endswith(".py") else ""
+    former = load(run.init, experiment=own, device="cpu", precision="fp32")
+    return former.task.tokenizer, former.task.params(former.state)
 
 
 def parse(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> tuple[Any, Run]:

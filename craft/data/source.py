@@ -1,158 +1,98 @@
-"""Text to learn from: Python's own standard library, tiny Shakespeare, or files of one's own."""
+"""Where text lies: a name, a file, a folder, a Hugging Face dataset; and the documents in it."""
 
 from __future__ import annotations
 
-import codecs
 import difflib
-import hashlib
 import os
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from craft.cache import cache_directory
-from craft.data.download import fetch
+from craft.data import corpora
 from craft.data.errors import DataError
+from craft.data.formats import Reading, binary, read_file
+from craft.data.part import Part, documents
 
-__all__ = ["Corpus", "read"]
-
-_SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-_SHAKESPEARE_LIMIT = 4_000_000
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_TESTS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+__all__ = ["Source", "find"]
 
 
 @attrs.frozen
-class Corpus:
-    """A text and where it came from."""
+class Source:
+    """Text that can be read again and again, always the same documents in the same order."""
 
-    text: str = attrs.field(repr=False)
-    """All of it."""
-    fingerprint: str
-    """SHA-256 of the UTF-8 bytes, in hex."""
     name: str
-    """`stdlib`, `shakespeare`, or the name of the file or folder."""
-    files: int
-    """How many files it was read from."""
+    """`stdlib`, `python`, `shakespeare`, or the name of the file, folder or dataset."""
+    place: str
+    """What messages call it."""
+    parts: Callable[[], Iterator[Part]]
+    """Read it."""
+    paths: tuple[Path, ...] = ()
+    """The files that it is read from, in order."""
+    reading: Reading = attrs.field(factory=Reading)
+    """How it is read."""
+
+    @property
+    def files(self) -> int:
+        """How many files it is read from; 0 where there are none."""
+        return len(self.paths)
 
 
-def read(source: str) -> Corpus:
-    """Read a text.
+def find(source: str, reading: Reading | None = None) -> Source:
+    """Find what a word stands for; nothing is read yet but the names of files.
 
-    `stdlib` is the source code of the running Python's standard library without its tests: about 10 MB of ASCII, other
-    for each version of Python; its lines end alike on every system. `shakespeare` is tiny Shakespeare, 1,115,394
-    characters, downloaded once into the user's cache (from the address in `CRAFT_SHAKESPEARE_URL`, where that is set).
-    Anything else is the path of a file or a folder; write `./stdlib` for a file of that name. Of a folder, every text
-    file below it is read, in the order of their POSIX paths: hidden files and folders, and binary files (those with a
-    NUL byte), are left out. A byte-order mark is stripped and a last line without an end gets one before the next file;
-    all else, CRLF too, stays as it is.
+    `stdlib` is the source code of the running Python's standard library without its tests: about 10 MB of ASCII, other for
+    each version of Python; its lines end alike on every system. `python` is that and the Python files of every installed
+    package. `shakespeare` is tiny Shakespeare, 1,115,394 characters, downloaded once into the user's cache. `hf:NAME`,
+    `hf:NAME:CONFIG` and `hf:NAME:CONFIG:SPLIT` are datasets of the Hugging Face hub, streamed; `hf:` and the path of a
+    folder, one that `save_to_disk` wrote. Anything else is the path of a file or a folder; write `./stdlib` for a file of
+    that name. Of a folder, every text file below it is read, in the order of their POSIX paths: hidden files and folders,
+    and binary files (those with a NUL byte), are left out.
 
     Parameters
     ----------
     source
-        `stdlib`, `shakespeare`, or a path.
-
-    Returns
-    -------
-    The text, with its fingerprint.
+        The word.
+    reading
+        How files are read.
 
     Raises
     ------
     DataError
-        If there is no such file, it is empty, binary, or not UTF-8, or the download failed.
+        If there is no such thing.
     """
-    if source == "stdlib":
-        return _corpus("stdlib", sysconfig.get_paths()["stdlib"], list(_stdlib()))
-    if source == "shakespeare":
-        return _corpus("shakespeare", "shakespeare", [_shakespeare()])
-    return _from_path(source)
+    reading = reading or Reading()
+    if source in corpora.NAMES:
+        files = corpora.files(source)
+        return Source(source, corpora.place(source), lambda: _texts(corpora.texts(files)), tuple(files), reading)
+    if source.startswith("hf:"):
+        return _dataset(source.removeprefix("hf:"), reading)
+    return _from_path(source, reading)
 
 
-def _corpus(name: str, place: str, texts: list[str]) -> Corpus:
-    text = texts[0] if len(texts) == 1 else "".join(part if part.endswith("\n") else f"{part}\n" for part in texts if part)
-    if not text.strip():
-        state = f"only whitespace ({len(text)} characters)" if text else "no text"
-        raise DataError(f"found {state} in {place}; give a source with text in it")
-    return Corpus(text, hashlib.sha256(text.encode()).hexdigest(), name, len(texts))
+def _texts(texts: Iterator[str]) -> Iterator[Part]:
+    for text in texts:
+        yield from documents([text])
 
 
-def _shakespeare() -> str:
-    url = os.environ.get("CRAFT_SHAKESPEARE_URL") or _SHAKESPEARE_URL
-    path = cache_directory("data") / "tinyshakespeare.txt"
-    return fetch(url, path, sha256=_SHAKESPEARE_SHA256, limit=_SHAKESPEARE_LIMIT).decode()
-
-
-def _stdlib() -> Iterator[str]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-
-    def module(path: Path) -> bool:
-        # What a build or a distribution adds (config-*, _sysconfigdata*, sitecustomize) differs from machine to machine.
-        return path.relative_to(root).parts[0].removesuffix(".py") in sys.stdlib_module_names and path.name not in _TESTS
-
-    for path in _below(root, module):
-        content = _bytes(path) if path.suffix == ".py" else b""
-        if content and content.isascii():
-            yield content.decode().replace("\r\n", "\n")
-
-
-def _from_path(source: str) -> Corpus:
+def _from_path(source: str, reading: Reading) -> Source:
     if not source.strip():
-        raise DataError(f"got the source {source!r}; give stdlib, shakespeare, or the path of a file or folder")
+        raise DataError(f"got the source {source!r}; give {', '.join(corpora.NAMES)}, or the path of a file or folder")
     path = Path(os.path.expanduser(source))
     # The functions of os.path answer where those of Path raise: for a name too long, or with a NUL in it.
     if os.path.isfile(path):
-        return _corpus(path.name, source, [_decode(path, _bytes(path))])
+        return Source(path.name, source, lambda: read_file(path, reading), (path,), reading)
     if not os.path.isdir(path):
         raise DataError(_missing(source, path))
-    contents = ((file, _bytes(file)) for file in _below(path, lambda entry: not entry.name.startswith(".")))
-    return _corpus(path.resolve().name, source, [_decode(file, content) for file, content in contents if not _binary(content)])
+    files = corpora.below(path, lambda entry: not entry.name.startswith("."))
+    files = [file for file in files if file.suffix == ".parquet" or not binary(file)]
 
+    def parts() -> Iterator[Part]:
+        for file in files:
+            yield from read_file(file, reading)
 
-def _below(root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """List the files below a folder; a folder that is not wanted is not entered."""
-    found: list[Path] = []
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
-        here = Path(folder)
-        folders[:] = [name for name in folders if wanted(here / name)]
-        found += [path for name in files if wanted(path := here / name) and path.is_file()]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"could not read {error.filename} ({error.strerror}); make it readable, or give another source") from error
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"could not read {path} ({error.strerror}); make it readable, or give another source") from error
-
-
-def _binary(content: bytes) -> bool:
-    return b"\0" in content and not content.startswith(_UTF16)
-
-
-def _decode(path: Path, content: bytes) -> str:
-    if content.startswith(_UTF16):
-        raise DataError(f"{path} begins with the mark of UTF-16, byte 0x{content[0]:02x} at offset 0; convert it to UTF-8")
-    zero = content.find(b"\0")
-    if zero >= 0:
-        raise DataError(f"{path} has a NUL byte at {_place(content, zero)}: it is binary; give a text file in UTF-8")
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        bad = f"byte 0x{content[error.start]:02x} at {_place(content, error.start)}"
-        raise DataError(f"{path} is not UTF-8: {bad} ({error.reason}); convert it to UTF-8") from error
-
-
-def _place(content: bytes, offset: int) -> str:
-    line = content.count(b"\n", 0, offset) + 1
-    return f"offset {offset} (line {line})"
+    return Source(path.resolve().name, source, parts, tuple(files), reading)
 
 
 def _missing(source: str, path: Path) -> str:
@@ -164,6 +104,38 @@ def _missing(source: str, path: Path) -> str:
     except OSError:
         names = []  # a folder that may be entered but not listed: there is nothing to suggest
     near = [str(first.parent / name) for name in difflib.get_close_matches(first.name, names)]
-    near = difflib.get_close_matches(source, ["stdlib", "shakespeare"], 1) + near
+    near = difflib.get_close_matches(source, corpora.NAMES, 1) + near
     hint = f"did you mean {' or '.join(near)}?" if near else "give one of these"
-    return f"got source {source[:200]!r}, which is neither stdlib, shakespeare, nor the path of a file or folder; {hint}"
+    return f"got source {source[:200]!r}, which is neither {', '.join(corpora.NAMES)}, nor the path of a file or folder; {hint}"
+
+
+def _dataset(name: str, reading: Reading) -> Source:
+    """Make a source of a dataset of the library `datasets`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("Hugging Face datasets need the package datasets: pip install 'craft[data]'") from error
+
+    def rows() -> Any:
+        if os.path.isdir(os.path.expanduser(name)):
+            return datasets.load_from_disk(os.path.expanduser(name))
+        repository, config, split = [*name.split(":"), "", ""][:3]
+        return datasets.load_dataset(repository, config or None, split=split or "train", streaming=True)
+
+    def parts() -> Iterator[Part]:
+        try:
+            found = rows()
+        except Exception as error:  # the library raises errors of a dozen kinds
+            raise DataError(f"could not open the dataset {name} ({error}); give a dataset of the hub or a saved one") from error
+        if isinstance(found, dict):
+            raise DataError(f"got the dataset {name} with the splits {', '.join(found)}; give the folder of one of them")
+        for number, row in enumerate(found):
+            text = row.get(reading.field)
+            if isinstance(text, str):
+                yield from documents([text])
+            elif reading.skip_bad:
+                reading.skipped += 1
+            else:
+                raise DataError(f"row {number} of {name} has no text {reading.field!r}; it has {', '.join(row)}: name one")
+
+    return Source(name, f"hf:{name}", parts, (), reading)

@@ -1,34 +1,43 @@
 """Text as batches: a configuration, and the lazy source of batches that it opens.
 
-The text is cut into three pieces, training, validation and test, before anything else happens: the vocabulary is that of
-the training piece, and no window reaches from one piece into the next.
+The text is divided into training, validation and test before anything else happens: the vocabulary is that of the training
+text, and no window reaches from one split into the next.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import attrs
-import torch
 
-from craft.data import source, windows
+from craft.cache import cache_directory
+from craft.config import choice
+from craft.data import index
+from craft.data.batches import Packed, Stream, Windows
+from craft.data.division import SPLITS, Division
 from craft.data.errors import DataError
-from craft.data.tokenizer import Bytes, Characters, CharacterTokenizer
+from craft.data.formats import Reading
+from craft.data.meter import Meter
+from craft.data.preparation import Settings, key, prepare
+from craft.data.source import find
+from craft.data.survey import remembered
+from craft.data.tokenizer import named_tokenizer
 from craft.step import Tokenizer
-from craft.types import Batch, Tensor
+from craft.types import Batch
 
 __all__ = ["Text", "TextData"]
 
-_STORAGE = (torch.uint8, torch.int16, torch.int32)
+
+def _known(instance: Any, attribute: Any, value: str) -> None:
+    named_tokenizer(value)
 
 
-def _fraction(instance: Any, attribute: Any, value: float) -> None:
-    if not 0 < value < 0.5:
-        raise DataError(f"got {attribute.name}={value}; expected a fraction above 0 and below 0.5")
+def _division(instance: Any, attribute: Any, value: str) -> None:
+    Division(split=instance.split, by=value)
 
 
 @attrs.frozen
@@ -43,11 +52,21 @@ class Text:
     """
 
     source: str = "stdlib"
-    """`stdlib` (the source code of Python's standard library), `shakespeare` (downloaded once), or a text file or folder."""
-    tokenizer: Characters | Bytes = attrs.field(factory=Characters)
-    """What a token is: a character of the training text, or a byte."""
-    holdout: float = attrs.field(default=0.05, validator=_fraction)
-    """Fraction of the text that is kept for validation, and again for the test; the training text is what comes before."""
+    """`stdlib`, `python`, `shakespeare`, `hf:DATASET`, a file or folder, or what `craft data prepare` made (its --help says
+    more)."""
+    tokenizer: str = attrs.field(default="char", validator=_known)
+    """What a token is: `char`, `byte`, `bpe:8192` (so many subwords, learned from the training text), or the path of a
+    tokenizer.json or SentencePiece model."""
+    split: str = "0.9,0.05,0.05"
+    """Shares of the text for training, validation and test."""
+    division: Literal["contiguous", "hash"] = attrs.field(default="contiguous", validator=_division)
+    """How the text is divided: one stretch after the other, or each document by its hash."""
+    packing: Literal["stream", "documents"] = choice("stream", "stream", "documents")
+    """What a sample is: a stretch of the stream of all documents, or whole documents that do not see each other."""
+    field: str = "text"
+    """Field of JSON lines, or column of a table, that holds the text."""
+    separator: str = ""
+    """Line between two documents of a text file; none: a file is a document."""
 
     def open(self, *, context: int, batch: int, seed: int, tokenizer: Tokenizer | None = None) -> TextData:
         """Make the source of batches; the text is not read yet.
@@ -75,22 +94,11 @@ class Text:
         return TextData(self, context, batch, seed, tokenizer)
 
 
-@attrs.frozen
-class _Loaded:
-    name: str
-    files: int
-    corpus: str
-    tokenizer: Tokenizer
-    splits: dict[str, Tensor]
-    characters: dict[str, int]
-    unknown: dict[str, int]
-
-
 class TextData:
-    """Batches of a text: the training windows in a keyed order, and every split in its own order.
+    """Batches of a text: the training samples in a keyed order, and every split in its own order.
 
     The text is read when a batch, the fingerprint, or a tokenizer that was not given is first asked for; all the checks
-    are made then.
+    are made then. It is prepared once, as `craft data prepare` does, in the user's cache, by its content.
 
     Parameters
     ----------
@@ -110,19 +118,17 @@ class TextData:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer: the given one, else that of the training text."""
-        return self._given or self._loaded.tokenizer
+        return self._given or self.prepared.tokenizer
 
     @property
     def tokens(self) -> int:
         """Tokens in one batch."""
         return self.size * self.context
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the tokens are: the text, where it is split, and the tokenizer; in hex."""
-        loaded = self._loaded
-        content = [loaded.corpus, loaded.characters, loaded.tokenizer.to_json()]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what the tokens are: the ids of each split, where documents end, and the tokenizer; in hex."""
+        return self.prepared.fingerprint
 
     def batch(self, step: int) -> Batch:
         """Return the training batch of a step, a pure function of (seed, step).
@@ -136,20 +142,20 @@ class TextData:
 
         Returns
         -------
-        Samples of shape (batch, context), each with weight 1.
+        Samples of shape (batch, context).
 
         Raises
         ------
         DataError
-            If `step` is negative, or the text cannot be read or is too short.
+            If `step` is negative, or the text cannot be read, is too short, or was changed.
         """
         if step < 0:
             raise DataError(f"got step={step}; expected 0 or more")
-        first = step * self.size
-        start_B = self._starts(first, self.size)
-        inputs_BT, targets_BT = windows.take(self._loaded.splits["train"], start_B, self.context)
-        number_B = torch.arange(first, first + self.size)
-        return Batch(inputs_BT, targets_BT, torch.ones(self.size, self.context), number_B)
+        return self._stream.batch(step * self.size, self.size)
+
+    def epochs(self, steps: int) -> float:
+        """Return how often so many steps go through the training text; of a mixture, its most frequent source."""
+        return self._stream.epochs(steps * self.size)
 
     def split(self, name: str) -> Iterator[Batch]:
         """Return the batches that cover a split: each of its tokens but the first is a target once, in order.
@@ -166,91 +172,94 @@ class TextData:
         Raises
         ------
         DataError
-            If there is no such split, or the text cannot be read or is too short.
+            If there is no such split, it is empty, or the text cannot be read or is too short.
         """
-        splits = self._loaded.splits
-        if name not in splits:
-            raise DataError(f"got the split {name!r}; expected {', '.join(splits)}")
-        return self._covering(splits[name])
+        if name not in SPLITS:
+            raise DataError(f"got the split {name!r}; expected {', '.join(SPLITS)}")
+        return self._stream.cover(name, self.size)
+
+    def bytes_per_token(self, name: str) -> float:
+        """Return how many bytes of UTF-8 a token of a split stands for, in the mean."""
+        return self.prepared.total(name, "bytes") / self.prepared.total(name, "tokens")
 
     def describe(self) -> dict[str, Any]:
-        """Return what the text is: its name, files, characters, vocabulary, tokens of each split and fingerprints."""
-        loaded = self._loaded
+        """Return what the text is: its name, files, documents, size, vocabulary, tokens of each split and fingerprints."""
+        found, sources = self.prepared, self.prepared.index["sources"]
+        by_split = {what: {name: found.total(name, what) for name in SPLITS} for what in ("tokens", "bytes", "unknown")}
         return {
-            "name": loaded.name,
-            "files": loaded.files,
-            "characters": sum(loaded.characters.values()),
-            "vocabulary": loaded.tokenizer.size,
-            "tokens": {name: len(tokens_N) for name, tokens_N in loaded.splits.items()},
-            "unknown": loaded.unknown,
-            "corpus": loaded.corpus,
+            "name": found.index["name"],
+            "files": sum(source["files"] for source in sources),
+            "documents": sum(source["documents"] for source in sources),
+            "characters": sum(source["characters"] for source in sources),
+            "vocabulary": self.tokenizer.size,
+            **by_split,
+            "corpus": "+".join(source["corpus"] for source in sources),
             "fingerprint": self.fingerprint,
         }
 
-    def _covering(self, tokens_N: Tensor) -> Iterator[Batch]:
-        for first in range(0, windows.covering(len(tokens_N), self.context), self.size):
-            number_B = torch.arange(first, first + self.size)
-            yield Batch(*windows.take_padded(tokens_N, number_B * self.context, self.context), number_B)
+    @cached_property
+    def prepared(self) -> index.Prepared:
+        """The tokens on the disk."""
+        found = _find(self.config, self._given)
+        self._check(found)
+        return found
 
     @cached_property
-    def _starts(self) -> Callable[[int, int], Tensor]:
-        found = windows.count(len(self._loaded.splits["train"]), self.context)
-        if self.size > found:
-            raise DataError(
-                f"got a batch of {self.size} samples, but {self._loaded.name} has {found} of {self.context} tokens to train "
-                f"on; give a batch of at most {found}, or a longer text"
-            )
-        return windows.shuffled(len(self._loaded.splits["train"]), context=self.context, seed=self.seed)
+    def _stream(self) -> Stream:
+        kind = Packed if self.config.packing == "documents" else Windows
+        return kind(self.prepared, self.context, self.seed)
 
-    @cached_property
-    def _loaded(self) -> _Loaded:
-        corpus = source.read(self.config.source)
-        texts = _divide(corpus.text, self.config.holdout)
-        tokenizer = self._given or self.config.tokenizer.build(texts["train"])
-        splits = {name: _encode(tokenizer, text, held_out=name != "train") for name, text in texts.items()}
-        _check_sizes(corpus.name, {name: len(tokens_N) for name, tokens_N in splits.items()}, self.context)
-        characters = {name: len(text) for name, text in texts.items()}
-        unknown = {name: _unknown(tokenizer, texts[name]) for name in ("validation", "test")}
-        return _Loaded(corpus.name, corpus.files, corpus.fingerprint, tokenizer, splits, characters, unknown)
-
-
-def _divide(text: str, holdout: float) -> dict[str, str]:
-    held = round(len(text) * holdout)
-    first, second = len(text) - 2 * held, len(text) - held
-    return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-
-
-def _encode(tokenizer: Tokenizer, text: str, *, held_out: bool) -> Tensor:
-    if held_out and isinstance(tokenizer, CharacterTokenizer):  # what is unknown there is counted by `describe`
-        return _compact(tokenizer.encode(text, unknown=True), tokenizer.size)
-    return _compact(tokenizer.encode(text), tokenizer.size)
-
-
-def _compact(ids_N: Tensor, size: int) -> Tensor:
-    """Store ids in the smallest type that holds them all."""
-    fitting = [dtype for dtype in _STORAGE if size - 1 <= torch.iinfo(dtype).max]
-    if not fitting:
-        raise DataError(f"got a vocabulary of {size} tokens; expected at most {torch.iinfo(_STORAGE[-1]).max + 1}")
-    wrong = (ids_N < 0) | (ids_N >= size)
-    if wrong.any():
-        place = int(wrong.nonzero()[0, 0])
+    def _check(self, found: index.Prepared) -> None:
+        name, sizes = found.index["name"], {split: found.total(split, "tokens") for split in SPLITS}
+        sizes = {split: size for split, size in sizes.items() if size}
+        least = min(sizes.values())
+        if least >= self.context + 1 or self.config.packing == "documents":
+            return
+        shown = ", ".join(f"{size} for {split}" for split, size in sizes.items())
+        remedy = f"the largest context that fits is {least - 1}" if least > 1 else "no context fits"
         raise DataError(
-            f"the tokenizer gave id {int(ids_N[place])} at token {place}; expected 0 to {size - 1}, as its size says"
+            f"{name} has {sum(sizes.values())} tokens ({shown}), but a context of {self.context} needs {self.context + 1} in "
+            f"each; {remedy}: give a longer text, a smaller context or another split"
         )
-    return ids_N.to(fitting[0])
 
 
-def _unknown(tokenizer: Tokenizer, text: str) -> int:
-    return sum(tokenizer.unknown(text).values()) if isinstance(tokenizer, CharacterTokenizer) else 0
+def _find(config: Text, given: Tokenizer | None) -> index.Prepared:
+    """Open what was prepared, or prepare it in the cache."""
+    directory = os.path.expanduser(config.source)
+    if any(os.path.isfile(os.path.join(directory, name)) for name in (index.INDEX, index.JOURNAL)):
+        return _opened(config, Path(directory), given)
+    settings = Settings(config.tokenizer, Division(config.split, config.division))
+    source = find(config.source, Reading(config.field, config.separator))
+    with Meter() as meter:
+        looked = remembered(source, lambda size: meter(f"reading {source.name}", size, 0))
+        places = cache_directory("data")
+        place = places / key(settings, looked, None)
+        if given is not None and not (_same(place, given)):
+            place = places / key(settings, looked, given)
+            return prepare([source], settings, place, tokenizer=given, surveys=[looked], progress=meter)
+        return prepare([source], settings, place, surveys=[looked], progress=meter)
 
 
-def _check_sizes(name: str, sizes: dict[str, int], context: int) -> None:
-    least = min(sizes.values())
-    if least >= context + 1:
-        return
-    found = ", ".join(f"{size} for {split}" for split, size in sizes.items())
-    remedy = f"the largest context that fits is {least - 1}" if least > 1 else "no context fits"
-    raise DataError(
-        f"{name} has {sum(sizes.values())} tokens ({found}), but a context of {context} needs {context + 1} in each; "
-        f"{remedy}: give a longer text, a smaller context or another holdout"
-    )
+def _same(place: Path, given: Tokenizer) -> bool:
+    """Tell whether what the cache holds was made by this tokenizer."""
+    if not (place / index.INDEX).is_file():
+        return False
+    return bool(index.open_prepared(place).tokenizer.to_json() == given.to_json())
+
+
+def _opened(config: Text, directory: Path, given: Tokenizer | None) -> index.Prepared:
+    found = index.open_prepared(directory)
+    plain = Text()
+    asked = {name: getattr(config, name) for name in ("tokenizer", "split", "division", "field", "separator")}
+    without = {name: value for name, value in asked.items() if value != getattr(plain, name)}
+    if without.get("tokenizer") == found.index["tokenizer"]["name"]:
+        del without["tokenizer"]
+    if without:
+        shown = ", ".join(f"{name} {value!r}" for name, value in without.items())
+        raise DataError(f"got {shown} for {directory}, which is prepared already; leave it out, or prepare the data anew")
+    if given is not None and given.to_json() != found.tokenizer.to_json():
+        raise DataError(
+            f"the tokens in {directory} were made by another tokenizer ({found.tokenizer.size} tokens) than the model's "
+            f"({given.size}); prepare the data with the run's tokenizer: --tokenizer RUN/tokenizer.json"
+        )
+    return found

@@ -12,9 +12,15 @@ from functools import lru_cache
 import torch
 
 from craft import rng
+from craft.data.shards import Tokens
 from craft.types import Tensor
 
-__all__ = ["count", "covering", "shuffled", "take", "take_padded"]
+__all__ = ["Order", "Starts", "count", "covering", "permuted", "root", "shuffled", "take", "take_padded"]
+
+Starts = Callable[[int, int], Tensor]
+"""(first sample, number of samples) -> where their windows begin, int64 of shape (number,)."""
+Order = Callable[[Tensor], Tensor]
+"""Numbers of samples -> their rows, int64."""
 
 _TAG = int.from_bytes(b"windows")  # keeps these keys apart from those of the steps, which fold in small numbers
 _PLACES = 16384
@@ -26,7 +32,7 @@ def count(size: int, context: int) -> int:
     return max(1, (size - context) // context)
 
 
-def shuffled(size: int, *, context: int, seed: int) -> Callable[[int, int], Tensor]:
+def shuffled(size: int, *, context: int, seed: int, source: int = 0) -> Starts:
     """Make the order of the training windows.
 
     Parameters
@@ -37,6 +43,8 @@ def shuffled(size: int, *, context: int, seed: int) -> Callable[[int, int], Tens
         Inputs of a window, in tokens; the targets lie one token further.
     seed
         Seed of the order.
+    source
+        Number of the source in a mixture: each has an order of its own.
 
     Returns
     -------
@@ -44,7 +52,7 @@ def shuffled(size: int, *, context: int, seed: int) -> Callable[[int, int], Tens
     """
     windows = count(size, context)
     slack = size - 1 - windows * context
-    root_2 = rng.fold_in(rng.key(seed), _TAG)
+    root_2 = root(seed, source)
 
     @lru_cache(maxsize=4)  # a sequence of steps asks for each block once; pure all the same
     def block(epoch: int, index: int) -> Tensor:
@@ -65,18 +73,39 @@ def shuffled(size: int, *, context: int, seed: int) -> Callable[[int, int], Tens
     return starts
 
 
+def root(seed: int, source: int) -> Tensor:
+    """Return the key of a source's order."""
+    key_2 = rng.fold_in(rng.key(seed), _TAG)
+    return rng.fold_in(key_2, -source) if source else key_2  # the numbers of epochs are not negative
+
+
+def permuted(rows: int, *, seed: int, source: int = 0) -> Order:
+    """Make the order of rows: the number of a sample -> its row; each row once an epoch, anew in each."""
+    root_2 = root(seed, source)
+
+    def order(number_B: Tensor) -> Tensor:
+        epoch_B, place_B = number_B // rows, number_B % rows
+        row_B = torch.empty_like(place_B)
+        for epoch in sorted(set(epoch_B.tolist())):
+            own_B = epoch_B == epoch
+            row_B[own_B] = rng.permute(rng.fold_in(root_2, epoch), place_B[own_B], rows)
+        return row_B
+
+    return order
+
+
 def covering(size: int, context: int) -> int:
     """Return how many windows side by side cover a split's targets; the last one may reach beyond its end."""
     return -(-(size - 1) // context)
 
 
-def take(tokens_N: Tensor, start_B: Tensor, context: int) -> tuple[Tensor, Tensor]:
+def take(tokens: Tokens, start_B: Tensor, context: int) -> tuple[Tensor, Tensor]:
     """Cut windows out of a split.
 
     Parameters
     ----------
-    tokens_N
-        Token ids of the split, of any integer type.
+    tokens
+        Token ids of the split.
     start_B
         Where the windows begin, int64.
     context
@@ -86,16 +115,16 @@ def take(tokens_N: Tensor, start_B: Tensor, context: int) -> tuple[Tensor, Tenso
     -------
     Inputs and targets, int64 of shape (B, context).
     """
-    ids_BN = tokens_N.unfold(0, context + 1, 1)[start_B]  # a view of all windows: three times as fast as indices
-    return ids_BN[:, :-1].long().contiguous(), ids_BN[:, 1:].long().contiguous()
+    ids_BN = torch.from_numpy(tokens.rows(start_B.tolist(), context + 1))
+    return ids_BN[:, :-1].contiguous(), ids_BN[:, 1:].contiguous()
 
 
-def take_padded(tokens_N: Tensor, start_B: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor]:
+def take_padded(tokens: Tokens, start_B: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cut windows that may reach beyond the end of a split.
 
     Parameters
     ----------
-    tokens_N, start_B, context
+    tokens, start_B, context
         As for `take`.
 
     Returns
@@ -103,7 +132,5 @@ def take_padded(tokens_N: Tensor, start_B: Tensor, context: int) -> tuple[Tensor
     Inputs and targets as `take` gives them, with the split's last id beyond its end, and weights, float32 of shape
     (B, context): 0 for the targets beyond the end, else 1.
     """
-    last = len(tokens_N) - 1
-    place_BN = start_B[:, None] + torch.arange(context + 1)
-    ids_BN = tokens_N[place_BN.clamp(max=last)].long()
-    return ids_BN[:, :-1].contiguous(), ids_BN[:, 1:].contiguous(), (place_BN[:, 1:] <= last).float()
+    place_BT = start_B[:, None] + torch.arange(1, context + 1)
+    return *take(tokens, start_B, context), (place_BT < len(tokens)).float()

@@ -49,7 +49,7 @@ def measure(
         if progress is not None:
             progress(done)
     means = {name: total / weight if weight else float("nan") for name, (total, weight) in sums.items()}
-    return evaluation.summary(means)
+    return evaluation.summary(means, split)
 
 
 def _spread(evaluation: Evaluation, split: str, number: int | None) -> Iterable[Any]:

@@ -36,6 +36,8 @@ def next_token(model: Model) -> Loss:
     def loss(params: Tree, batch: Batch, ctx: Context) -> tuple[Tensor, Extras]:
         if ctx.key is not None:
             ctx = ctx._replace(key=rng.fold_in(ctx.key, batch.sample_B))
+        if batch.layout:
+            ctx = ctx._replace(layout=batch.layout)
         weight = batch.weights_BT.sum()
         share_BT = batch.weights_BT / weight.clamp(min=1e-9)
         mean, hits_BT, extras = judge(params, batch, share_BT, ctx)

@@ -102,6 +102,9 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
         return nn.linear(y_BHTE.transpose(-2, -3).flatten(-2), params["out"], params.get("out_bias"))
 
     def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
+        if ctx.layout:
+            q, k, v = project(params, x_BTD, ctx.layout.position_BT)
+            return merge(params, nn.attend_documents(q, spread(k), spread(v), ctx.layout.document_BT)), {}
         q, k, v = project(params, x_BTD, torch.arange(x_BTD.shape[1], device=x_BTD.device)[None])
         return merge(params, nn.attend(q, spread(k), spread(v), bounded=config.normed and each <= 1024)), {}
 

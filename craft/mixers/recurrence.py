@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 
@@ -29,11 +31,14 @@ class Recurrence:
             "out": Param((inner, width), Constant(), ("F", "D")),
         }
 
-        def states(params: Tree, x_BTD: Tensor, start_BF: Tensor) -> tuple[Tensor, Tensor]:
+        def states(params: Tree, x_BTD: Tensor, start_BF: Tensor, layout: Any = ()) -> tuple[Tensor, Tensor]:
             joined = torch.cat((params["gate"], params["candidate"]), -1)
             gate, candidate = nn.linear(x_BTD, joined).to(start_BF.dtype).chunk(2, -1)
             gate = gate + params["gate_bias"].to(start_BF.dtype)
-            state_BTF = nn.scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate, start_BF)
+            keep = torch.sigmoid(-gate)
+            if layout:  # a document begins with nothing to remember
+                keep = keep * (layout.position_BT != 0)[..., None]
+            state_BTF = nn.scan(keep, torch.sigmoid(gate) * candidate, start_BF)
             return nn.linear(state_BTF.to(x_BTD.dtype), params["out"]), state_BTF[:, -1]
 
         def empty(batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -41,7 +46,7 @@ class Recurrence:
             return torch.zeros(batch, inner, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device=device)
 
         def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
-            return states(params, x_BTD, empty(x_BTD.shape[0], x_BTD.dtype, x_BTD.device))[0], {}
+            return states(params, x_BTD, empty(x_BTD.shape[0], x_BTD.dtype, x_BTD.device), ctx.layout)[0], {}
 
         def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
             return empty(batch, dtype, device)

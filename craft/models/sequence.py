@@ -46,6 +46,9 @@ class Sequence:
     std: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
     """Standard deviation of every matrix at first, as GPT-2 has it: less in the projections that add to the stream, by the
     square root of their number; 0: each matrix by its own width, projections and head zero."""
+    tuned_width: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Width at which the learning rate was chosen: at another one, steps and a tied head are scaled so that it stays the best
+    (muP, arXiv:2203.03466); 0: nothing is scaled."""
 
     def build(self, vocabulary: int, at: str = "model") -> Model:
         """Make the model for token ids below `vocabulary`.
@@ -96,7 +99,7 @@ _NORMS: dict[str, Callable[[Tensor, Tree], Tensor]] = {"rms": _rms, "layer": _la
 def _spec(config: Sequence, vocabulary: int, parts: dict[str, Model]) -> Tree:
     scale, bias = (Param((config.width,), Constant(number), ("D",)) for number in (1.0, 0.0))
     norm = {"rms": scale, "layer": {"scale": scale, "bias": bias}}[config.norm]
-    table = Normal(config.width**-0.5 if config.tied else 1.0)
+    table = Normal((config.tuned_width or config.width) ** -0.5 if config.tied else 1.0)
     spec = {
         "embed": Param((vocabulary, config.width), table, ("V", "D")),
         "blocks": param.stack({name: {"norm": norm, **part.spec} for name, part in parts.items()}, config.depth),
@@ -106,7 +109,17 @@ def _spec(config: Sequence, vocabulary: int, parts: dict[str, Model]) -> Tree:
         spec["position_embed"] = Param((config.positions, config.width), table, ("T", "D"))
     if not config.tied:
         spec["head"] = Param((config.width, vocabulary), Constant(), ("D", "V"))
-    return _even(spec, config.std, config.depth * len(parts)) if config.std else spec
+    spec = _even(spec, config.std, config.depth * len(parts)) if config.std else spec
+    return tree.map(lambda one: _wider(one, _growth(config)), spec)
+
+
+def _growth(config: Sequence) -> float:
+    return config.width / config.tuned_width if config.tuned_width else 1.0
+
+
+def _wider(one: Param, growth: float) -> Param:
+    """Tell a matrix how much its inputs grew; those of tables are tokens or positions, and do not."""
+    return attrs.evolve(one, growth=growth) if one.rank == 2 and one.axes[-2] not in ("V", "T") else one
 
 
 def _even(spec: Tree, std: float, added: int) -> Tree:
@@ -120,7 +133,7 @@ def _even(spec: Tree, std: float, added: int) -> Tree:
 
 
 def _build(config: Sequence, spec: Tree, parts: dict[str, Model], rate: Any) -> Model:
-    norm = _NORMS[config.norm]
+    norm, growth = _NORMS[config.norm], _growth(config)
 
     def block(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         extras: Extras = {}
@@ -148,7 +161,7 @@ def _build(config: Sequence, spec: Tree, parts: dict[str, Model], rate: Any) -> 
 
     def features(params: Tree, ids_BT: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         fits(ids_BT.shape[1])
-        x_BTD, extras = stream(params, ids_BT, slice(ids_BT.shape[1])), {}
+        x_BTD, extras = stream(params, ids_BT, ctx.layout.position_BT if ctx.layout else slice(ids_BT.shape[1])), {}
         for depth, part in enumerate(tree.unstack(params["blocks"])):
             inner = ctx if ctx.key is None or not config.dropout else ctx._replace(key=rng.fold_in(ctx.key, depth))
             x_BTD, more = piece(part, x_BTD, inner)
@@ -156,8 +169,10 @@ def _build(config: Sequence, spec: Tree, parts: dict[str, Model], rate: Any) -> 
         return norm(x_BTD, params["norm"]), extras
 
     def head(params: Tree) -> Tensor:
-        weight_DV: Tensor = params["embed"].transpose(-1, -2) if config.tied else params["head"]
-        return weight_DV
+        if not config.tied:
+            return params["head"]  # type: ignore[no-any-return]
+        weight_DV: Tensor = params["embed"].transpose(-1, -2)
+        return weight_DV if growth == 1 else weight_DV / growth  # the table's steps are those of an embedding
 
     def logits(params: Tree, y_BTD: Tensor) -> Tensor:
         logits_BTV = nn.linear(y_BTD, head(params))

@@ -1,6 +1,7 @@
 """Layers as functions of tensors."""
 
 from craft.nn.attention import attend as attend
+from craft.nn.attention import attend_documents as attend_documents
 from craft.nn.attention import attend_fused as attend_fused
 from craft.nn.attention import attend_math as attend_math
 from craft.nn.attention import attend_pairs as attend_pairs

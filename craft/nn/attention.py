@@ -17,7 +17,7 @@ from craft import policy
 from craft.nn import whole
 from craft.types import Tensor
 
-__all__ = ["attend", "attend_fused", "attend_math", "attend_pairs"]
+__all__ = ["attend", "attend_documents", "attend_fused", "attend_math", "attend_pairs"]
 
 
 def attend(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool = False) -> Tensor:
@@ -39,6 +39,15 @@ def attend(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool = False
     if q_BHTE.device.type == "cpu":
         return attend_pairs(q_BHTE, k_BHTE, v_BHTE, bounded)
     return attend_fused(q_BHTE, k_BHTE, v_BHTE)
+
+
+def attend_documents(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, document_BT: Tensor) -> Tensor:
+    """Causal attention within documents: a position sees those before it that have the same number."""
+    row = torch.arange(q_BHTE.shape[-2], device=q_BHTE.device)
+    mask_B1TT = (row[:, None] >= row) & (document_BT[:, None, :, None] == document_BT[:, None, None, :])
+    if policy.current().kernels == "math" or q_BHTE.device.type == "cpu":
+        return attend_math(q_BHTE, k_BHTE, v_BHTE, mask_B1TT)
+    return functional.scaled_dot_product_attention(q_BHTE, k_BHTE, v_BHTE, attn_mask=mask_B1TT)
 
 
 def attend_math(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, mask_TS: Tensor | None = None) -> Tensor:

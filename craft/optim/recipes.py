@@ -102,7 +102,7 @@ class AdamW:
             *_clip(at, self.clip),
             _adam(at, self.beta1, self.beta2, self.eps, self.bits),
             *_decay(at, self.decay, spec),
-            scale_by_rate(lr, param.rates(spec)),
+            scale_by_rate(lr, param.steady_rates(spec)),
             *_average(at, self.average),
         )
 
@@ -202,7 +202,7 @@ class Lion:
             *_clip(at, self.clip),
             scale_by_lion(_number(at, "beta1", 1.0 - self.beta1), _number(at, "beta2", 1.0 - self.beta2), self.bits),
             *_decay(at, self.decay, spec),
-            scale_by_rate(lr, param.rates(spec)),
+            scale_by_rate(lr, param.steady_rates(spec)),
             *_average(at, self.average),
         )
 
@@ -268,9 +268,15 @@ class Muon:
             route(spec, labels, {label: part for label, part in direction.items() if label in labels}),
             *_decay(at, self.decay, spec),
             route(spec, labels, {label: part for label, part in share.items() if label in labels}),
-            scale_by_rate(lr, param.rates(spec)),
+            scale_by_rate(lr, self._rates(spec, labels)),
             *_average(at, self.average),
         )
+
+    def _rates(self, spec: Tree, labels: list[str]) -> Tree:
+        """Leave the matrices' steps as they are: their size goes with the width already."""
+        both = zip(labels, tree.leaves(param.rates(spec)), tree.leaves(param.steady_rates(spec)), strict=True)
+        rates = [own if label == "matrix" and self.scaling == "spectral" else steady for label, own, steady in both]
+        return tree.unflatten(tree.flatten(spec)[1], rates)
 
     def _labels(self, spec: Tree) -> list[str]:
         apart = re.compile(self.apart) if self.apart else None

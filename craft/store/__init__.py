@@ -15,5 +15,6 @@ from craft.store.litter import remove as remove
 from craft.store.litter import sweep_litter as sweep_litter
 from craft.store.lock import lock as lock
 from craft.store.manifest import MANIFEST as MANIFEST
+from craft.store.manifest import sha256 as sha256
 from craft.store.manifest import verify as verify
 from craft.store.publish import publish as publish

@@ -36,9 +36,13 @@ class Journal:
         new = not self.path.exists()
         self._end = 0 if new else sum(len(line) for line, _ in _lines(self.path))
         self._file = self.path.open("ab", buffering=0)
-        self._trim()
-        if new:
-            disk.fsync_directory(self.path.parent)
+        try:
+            self._trim()
+            if new:
+                disk.fsync_directory(self.path.parent)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _trim(self) -> None:
         if os.fstat(self._file.fileno()).st_size != self._end:

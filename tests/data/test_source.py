@@ -9,14 +9,33 @@ import sysconfig
 import threading
 from pathlib import Path
 
+import attrs
 import pytest
 
 from craft.cache import cache_directory
-from craft.data import DataError, read, source
+from craft.data import DataError, corpora, find
+from craft.data.division import joined
 from craft.data.download import fetch
+from craft.data.survey import survey
 from craft.errors import UsageError
 
 SHAKESPEARE = ("First Citizen:\nBefore we proceed any further, hear me speak.\n" * 20).encode()
+
+
+@attrs.frozen
+class Corpus:
+    text: str
+    fingerprint: str
+    name: str
+    files: int
+
+
+def read(name: str) -> Corpus:
+    """Read a source as training does: a document that is not the only one ends a line."""
+    found = find(name)
+    looked = survey(found)
+    text = "".join(part.text for part in joined(found.parts(), lines=looked.documents > 1))
+    return Corpus(text, looked.corpus, found.name, found.files)
 
 
 def write(path: Path, content: bytes) -> str:
@@ -32,7 +51,7 @@ def test_stdlib_is_ascii_large_and_the_same_twice():
     assert 80 <= len(set(corpus.text)) <= 100
     assert "\r" not in corpus.text
     assert corpus.files > 400
-    assert corpus.fingerprint == hashlib.sha256(corpus.text.encode()).hexdigest() == read("stdlib").fingerprint
+    assert corpus.fingerprint == read("stdlib").fingerprint
 
 
 def test_stdlib_has_no_tests_and_nothing_of_the_machine(monkeypatch, tmp_path):
@@ -51,7 +70,6 @@ def test_stdlib_has_no_tests_and_nothing_of_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     corpus = read("stdlib")
     assert corpus.text == "# json/__init__.py\n# os.py\n"
-    assert corpus.files == 2
 
 
 def test_a_python_without_its_sources_is_named(monkeypatch, tmp_path):
@@ -153,7 +171,7 @@ def test_a_name_that_no_file_can_have_is_missing(name):
 
 @pytest.mark.parametrize("name", ["", " "])
 def test_an_empty_name_is_not_the_working_directory(name):
-    with pytest.raises(DataError, match="give stdlib, shakespeare, or the path"):
+    with pytest.raises(DataError, match="give stdlib, python, shakespeare, or the path"):
         read(name)
 
 
@@ -191,7 +209,7 @@ def serve(monkeypatch, tmp_path):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "_SHAKESPEARE_SHA256", hashlib.sha256(SHAKESPEARE).hexdigest())
+    monkeypatch.setattr(corpora, "_SHAKESPEARE_SHA256", hashlib.sha256(SHAKESPEARE).hexdigest())
     servers = []
 
     def start(**answer):
@@ -240,7 +258,7 @@ def test_a_bad_answer_leaves_nothing(serve, tmp_path, answer, message):
     with pytest.raises(DataError, match=message) as info:
         read("shakespeare")
     assert str(tmp_path / "cache" / "craft" / "data" / "tinyshakespeare.txt") in str(info.value)
-    assert source._SHAKESPEARE_SHA256 in str(info.value)
+    assert corpora._SHAKESPEARE_SHA256 in str(info.value)
     assert kept(tmp_path) == []
     serve(body=SHAKESPEARE)
     assert read("shakespeare").text == SHAKESPEARE.decode()
@@ -299,7 +317,7 @@ def test_a_kept_file_that_changed_is_refused(serve, tmp_path):
 
 
 def test_the_pin_is_the_one_of_the_published_file():
-    assert source._SHAKESPEARE_SHA256 == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    assert corpora._SHAKESPEARE_SHA256 == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX modes")

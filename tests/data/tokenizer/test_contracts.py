@@ -5,10 +5,19 @@ import time
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from craft.data import Bytes, Characters, CharacterTokenizer, DataError, UnknownCharacters, load_tokenizer
+from craft.data import (
+    BPE,
+    Bytes,
+    Characters,
+    CharacterTokenizer,
+    DataError,
+    UnknownCharacters,
+    load_tokenizer,
+    named_tokenizer,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -154,3 +163,80 @@ def test_the_replacement_character_is_the_id_0():
 def test_units_name_a_token():
     assert Characters().build("a").unit == "character"
     assert Bytes().build("a").unit == "byte"
+
+
+@pytest.fixture(scope="module")
+def subwords():
+    """Train a small vocabulary."""
+    return BPE(320).build([f"the cat sat on mat number {number}, naïvely\n" for number in range(200)])
+
+
+@given(text=TEXT)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_back_from_subwords(subwords, text):
+    ids_N = subwords.encode(text)
+    assert ids_N.dtype == torch.int64
+    assert subwords.decode(ids_N) == text
+    stream = subwords.stream()
+    assert "".join([*(stream.push([i]) for i in ids_N.tolist()), stream.finish()]) == text
+
+
+def test_a_special_token_in_a_text_is_text(subwords):
+    ids = subwords.encode("a<|endoftext|>b").tolist()
+    assert subwords.end is not None
+    assert subwords.end not in ids
+    assert subwords.decode(ids) == "a<|endoftext|>b"
+
+
+def test_subwords_are_trained_the_same_twice_and_stored_as_others_read_them(subwords, tmp_path):
+    texts = [f"the cat sat on mat number {number}, naïvely\n" for number in range(200)]
+    assert BPE(320).build(iter(texts)).to_json() == subwords.to_json()
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(subwords.to_json()), encoding="utf-8")
+    from tokenizers import Tokenizer
+
+    assert Tokenizer.from_file(str(path)).encode("the cat", add_special_tokens=False).ids == subwords.encode("the cat").tolist()
+    assert named_tokenizer(str(path)).build(()).to_json() == subwords.to_json()
+    assert load_tokenizer(subwords.to_json()).size == subwords.size == 320
+
+
+def test_a_vocabulary_fits_its_text_and_its_alphabet():
+    with pytest.raises(DataError, match="needs 257 for the bytes and an end"):
+        BPE(256)
+    with pytest.raises(DataError, match=r"the training text has \d+ at most: take bpe:\d+"):
+        BPE(5000).build(["hello"])
+
+
+@pytest.mark.parametrize("name", ["chars", "bpe", "bpe:", "bpe:x", "", "gpt2"])
+def test_a_word_that_names_no_tokenizer_is_refused(name):
+    with pytest.raises(DataError, match=f"got the tokenizer '{name}'; expected char, byte, bpe:8192"):
+        named_tokenizer(name)
+
+
+def test_a_file_that_holds_no_tokenizer_is_named(tmp_path):
+    for content, problem in (
+        (b"{", "which is no JSON"),
+        (b"{}", "got the tokenizer {}"),
+        (b'{"model": {}, "added_tokens": []}', "cannot be read"),
+    ):
+        (tmp_path / "t.json").write_bytes(content)
+        with pytest.raises(DataError, match=problem):
+            named_tokenizer(str(tmp_path / "t.json")).build(()).encode("a")
+    with pytest.raises(DataError, match="could not read the tokenizer"):
+        named_tokenizer(str(tmp_path / "none.json")).build(())
+
+
+def test_a_sentencepiece_model_is_read(tmp_path):
+    trainer = pytest.importorskip("sentencepiece")
+    trainer.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat on the mat", "a dog ran"] * 50),
+        model_prefix=str(tmp_path / "m"),
+        vocab_size=18,
+        minloglevel=2,
+    )
+    tokenizer = named_tokenizer(str(tmp_path / "m.model")).build(())
+    ids = tokenizer.encode("the cat ran").tolist()
+    assert tokenizer.decode(ids) == "the cat ran"
+    assert load_tokenizer(tokenizer.to_json()).encode("the cat ran").tolist() == ids
+    stream = tokenizer.stream()
+    assert "".join([*(stream.push([i]) for i in ids), stream.finish()]) == "the cat ran"

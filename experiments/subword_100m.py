@@ -1,0 +1,38 @@
+"""Subword model of 97 million parameters, twelve of them in its table, on all installed Python sources.
+
+The learning rate is that of `char_1m`, carried over by the multipliers of the widths (`model.tuned_width`).
+
+Run: python -m experiments.subword_100m
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from craft import cli, config
+from craft.data import Text
+from craft.mixers import Attention, FeedForward
+from craft.models import Sequence
+from experiments.char_1m import Char1M
+
+__all__ = ["PRESETS", "Subword100M"]
+
+
+@attrs.frozen
+class Subword100M(Char1M):
+    """One run, described completely."""
+
+    steps: int = attrs.field(default=20000, validator=config.at_least(1))
+    """Updates in the whole run."""
+    batch: int = attrs.field(default=64, validator=config.at_least(1))
+    """Samples of one update."""
+    model: Sequence = Sequence(width=768, depth=12, pattern=(Attention(heads=24), FeedForward()), tied=True, tuned_width=128)
+    """The model."""
+    data: Text = Text(source="python", tokenizer="bpe:16384")
+    """The text."""
+
+
+PRESETS = {"smoke": Subword100M(steps=2, batch=2, data=Text(tokenizer="bpe:260"))}
+
+if __name__ == "__main__":
+    cli.main(Subword100M, presets=PRESETS)
