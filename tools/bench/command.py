@@ -20,7 +20,9 @@ from tools.bench.tables import page
 
 __all__ = ["SECTIONS", "main", "measure", "parse"]
 
-SECTIONS = ("steady", "start", "quality", "memory", "generation", "overhead", "help", "plan", "default", "gpu")
+SECTIONS = (
+    "steady", "start", "quality", "memory", "generation", "overhead", "loading", "help", "plan", "default", "gpu",
+)  # fmt: skip
 PEERS = ("craft", "plain", "hugging", "lightning", "jax_optax")
 _EXAMPLES = """\
 examples

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tools.bench.bars import against, bars, shares
+from tools.bench.sections.plan import NAMES
 from tools.bench.sections.steady import ANCHORS
 
 __all__ = ["page", "table"]
@@ -145,6 +146,16 @@ def _overhead(found: Results) -> str:
     return table(("contestant", "ms/step (median)", "min of the rounds"), rows) + _absent(found.get("not_run", {}))
 
 
+def _loading(found: Results) -> str:
+    rows = [
+        (case, *(f"{statistics.median(one[name]):.3f}" for name in ("batch_ms", "mean_ms", "step_ms")))
+        for case, one in found.items()
+        if one["step_ms"]
+    ]
+    absent = "".join(_absent(one["not_run"]) for one in found.values())
+    return table(("case", "a batch, ms (median)", "a batch, ms (mean)", "a step, ms (median)"), rows) + absent
+
+
 def _generation(found: Results) -> str:
     rows = [
         (case, name, f"{statistics.median(each):.1f}", f"{max(each):.1f}")
@@ -167,14 +178,22 @@ def _help(found: Results) -> str:
 
 def _plan(found: Results) -> str:
     rows = [
-        (flags, *(f"{one[kind][name]:.4g}" for name in ("memory_mb", "seconds_per_step") for kind in ("predicted", "measured")))
+        (flags, *(f"{one[kind][name]:.4g}" for name in NAMES for kind in ("predicted", "measured")))
         if "measured" in one
-        else (flags, "not run", one["not_run"], "", "")
+        else (flags, "not run", one["not_run"], "", "", "", "")
         for flags, one in found.items()
         if isinstance(one, dict)
     ]
     absent = f"not run: {found['not_run']}\n" if "not_run" in found else ""
-    head = ("configuration", "memory planned, MB", "measured, MB", "planned, s/step", "measured, s/step")
+    whats = (
+        "memory planned, MB",
+        "measured, MB",
+        "first start planned, MB",
+        "measured, MB",
+        "planned, s/step",
+        "measured, s/step",
+    )
+    head = ("configuration", *whats)
     return absent + table(head, rows)
 
 
@@ -215,6 +234,7 @@ _WRITERS = {
     "memory": _memory,
     "generation": _generation,
     "overhead": _overhead,
+    "loading": _loading,
     "help": _help,
     "plan": _plan,
     "default": _default,

@@ -76,7 +76,7 @@ def test_quality_is_held_by_five_seeds_only():
 
 
 def test_a_prediction_is_held_by_eight_configurations():
-    exact = {"memory_mb": 100.0, "seconds_per_step": 1.0}
+    exact = {"memory_mb": 100.0, "first_start_memory_mb": 120.0, "seconds_per_step": 1.0}
     pairs = {str(number): {"predicted": exact, "measured": exact} for number in range(8)}
     assert named({"plan": pairs}, "craft plan").held
     pairs["7"] = {"predicted": exact, "measured": exact | {"memory_mb": 130.0}}
@@ -88,3 +88,13 @@ def test_a_length_is_held_within_a_tenth():
     bar = named({"default": {"30 s": near, "1 h": near | {"measured": {}}}}, "over 1 h")
     assert bar.held
     assert "predicted" in bar.measured
+
+
+def test_loading_is_held_within_a_twentieth():
+    def bar(mean):
+        found = {"1m": {"step_ms": [80.0, 90.0, 100.0], "batch_ms": [0.1], "mean_ms": [mean], "not_run": {}}}
+        return next(one for one in bars({"loading": found}) if one.name.startswith("a batch of 1m from"))
+
+    assert bar(4.5).held
+    assert not bar(4.6).held
+    assert bar(4.5).measured == "4.50 ms of 90.0: 5.0%"

@@ -25,7 +25,7 @@ def test_other_initial_losses_are_seen(results):
 
 def test_every_section_can_be_written():
     ran, failed = {"seconds": 1.0, "loss": 1.8, "test": 1.9, "reached": True, "updates": 3}, {"not_run": "no"}
-    exact = {"memory_mb": 100.0, "seconds_per_step": 1.0}
+    exact = {"memory_mb": 100.0, "first_start_memory_mb": 120.0, "seconds_per_step": 1.0}
     length = {"updates": 9, "auto_over_best": 1.0, "measured": {"auto": 1.0}, "predicted": {"none": 1.0}}
     text = page(
         {
@@ -34,11 +34,12 @@ def test_every_section_can_be_written():
             "memory": {"contestants": {"craft": {"peak_mb": 9.0, "ms": [1.0], "peer": "craft", "memory": ""}}, "not_run": {}},
             "generation": {"1m": {"tokens": 2, "rates": {"craft none fp32": [3.0]}, "not_run": {"x": "no"}, "agreed": 2}},
             "overhead": {"ms": {"craft step bf16": [0.4]}, "not_run": {}},
+            "loading": {"1m": {"step_ms": [80.0], "batch_ms": [0.2], "mean_ms": [0.3], "not_run": {}}},
             "help": {"seconds": {"craft --help": [0.1], "experiment --help": [1.0], "import torch": [1.0]}},
             "plan": {"--batch 1": {"predicted": exact, "measured": exact}, "--batch 2": failed},
             "default": {"rates": {"none": {"start": 1.0, "update": 0.1}, "step": failed}, "30 s": length},
             "gpu": failed,
         }
     )
-    for title in ("Start", "Quality", "Memory", "Generation", "Overhead", "Help", "Plan", "Default", "Gpu"):
+    for title in ("Start", "Quality", "Memory", "Generation", "Overhead", "Loading", "Help", "Plan", "Default", "Gpu"):
         assert f"## {title}" in text

@@ -5,8 +5,8 @@ from tools.bench.sections.plan import prediction
 
 
 def test_the_last_line_is_the_prediction():
-    said = 'planning\n{"memory_mb": 12, "seconds_per_step": 0.5, "more": 1}\n'
-    assert prediction(said) == {"memory_mb": 12.0, "seconds_per_step": 0.5}
+    said = 'planning\n{"memory_mb": 12, "first_start_memory_mb": 14, "seconds_per_step": 0.5, "more": 1}\n'
+    assert prediction(said) == {"memory_mb": 12.0, "first_start_memory_mb": 14.0, "seconds_per_step": 0.5}
 
 
 @pytest.mark.parametrize("said", ["", "no JSON", '{"memory_mb": 1}', "[1]"])
