@@ -20,8 +20,13 @@ Craft {__version__}: functional training of AI models, with and for small machin
 commands
   train EXPERIMENT      train an experiment; its flags: craft train NAME --help
   plan EXPERIMENT       what its training would take: memory, time; the same flags
+  data prepare SOURCE   text to token shards, once; data info DIR shows them
+  tokenizer train TEXT  learn a subword vocabulary; tokenizer show FILE cuts a text
   generate RUN          let a run's model write:  craft generate RUN --prompt "def "
   evaluate RUN          measure a run's model on held-out data
+  compare RUN RUN ...   runs side by side: a table, --html FILE, --figures DIR
+  report RUN            the page of one run: curves, samples, configuration
+  track push RUN        send recorded runs to W&B; track dashboard: a view of them
   list                  the experiments that can be trained
 
   craft COMMAND --help  what a command takes
@@ -46,8 +51,13 @@ def _dispatch(argv: Sequence[str]) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "train": _train,
         "plan": _plan,
+        "data": _data,
+        "tokenizer": _tokenizer,
         "generate": _generate,
         "evaluate": _evaluate,
+        "compare": _compare,
+        "report": _report,
+        "track": _track,
         "list": _list,
     }
     if command not in commands:
@@ -83,6 +93,18 @@ def _with_experiment(command: str, argv: Sequence[str], run: Callable[..., int])
     return run(cls, argv[1:], getattr(module, "PRESETS", {}), f"craft {command} {argv[0]}")
 
 
+def _data(argv: Sequence[str]) -> int:
+    from craft.cli.data import data_command
+
+    return data_command(argv)
+
+
+def _tokenizer(argv: Sequence[str]) -> int:
+    from craft.cli.data import tokenizer_command
+
+    return tokenizer_command(argv)
+
+
 def _generate(argv: Sequence[str]) -> int:
     from craft.cli.commands import generate_text
 
@@ -93,6 +115,24 @@ def _evaluate(argv: Sequence[str]) -> int:
     from craft.cli.commands import evaluate_run
 
     return evaluate_run(argv)
+
+
+def _compare(argv: Sequence[str]) -> int:
+    from craft.cli.compare import compare_runs
+
+    return compare_runs(argv)
+
+
+def _report(argv: Sequence[str]) -> int:
+    from craft.cli.compare import report_run
+
+    return report_run(argv)
+
+
+def _track(argv: Sequence[str]) -> int:
+    from craft.cli.track import track
+
+    return track(argv)
 
 
 def _list(argv: Sequence[str]) -> int:

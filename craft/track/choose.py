@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from craft.errors import UsageError
 from craft.run import Track
 from craft.track.console import Console
 from craft.track.jsonl import Jsonl
@@ -30,8 +31,8 @@ def open(track: Track, console: bool = True) -> Many:
 
     Raises
     ------
-    ValueError
-        If a sink is asked for whose package is not installed.
+    UsageError
+        If a sink is asked for whose package is not installed, or an upload without W&B.
     """
     trackers: list[Tracker] = [Jsonl()]
     if console:
@@ -40,6 +41,8 @@ def open(track: Track, console: bool = True) -> Many:
         trackers.append(TensorBoard())
     mode = resolve(track.wandb)
     if mode != "off":
-        trackers.append(Wandb(mode, say=lambda text: several.message(text)))
+        trackers.append(Wandb(mode, say=lambda text: several.message(text), artifacts=track.artifacts))
+    elif track.artifacts:
+        raise UsageError(f"got --track.artifacts, but W&B is off (--track.wandb {track.wandb}); `wandb login`, or take offline")
     several = Many(trackers)
     return several

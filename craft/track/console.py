@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
@@ -18,8 +17,8 @@ __all__ = ["Console", "Progress"]
 PACE = 1.0
 """Seconds between plain lines, at least; a held-out loss and the last step are always printed."""
 
-WINDOW = 30
-"""Reports that the speed and the time left are taken from."""
+KEPT = 0.8
+"""Share that a new report leaves of what older ones say of the speed: the last five count most, a slow start is forgotten."""
 
 
 class Progress:
@@ -39,30 +38,37 @@ class Progress:
         self.status = ""
         self.since = clock()
         self.seen: dict[str, float] = {}
-        self._marks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._mark: tuple[float, int] | None = None
+        self._spent, self._made = 0.0, 0.0
 
     def advance(self, step: int) -> None:
         """Note that a step is done, and with it what the run was busy with before."""
         self.status = ""
-        if not self._marks:
-            self._marks.append((self.clock(), step))
         self.step = step
+        if self._mark is None:
+            self._mark = (self.clock(), step)
 
     def take(self, report: Report) -> None:
         """Note the numbers of a step."""
         self.step = report.step
-        self._marks.append((self.clock(), report.step))
         self.seen |= report.metrics | report.timings
+        spent, made = self._since()
+        self._spent, self._made = KEPT * self._spent + spent, KEPT * self._made + made
+        self._mark = (self.clock(), report.step)
+
+    def _since(self) -> tuple[float, int]:
+        """Return the seconds and the updates since the last report, or the first update."""
+        then, first = self._mark or (self.clock(), self.step)
+        return self.clock() - then, self.step - first
 
     @property
     def left(self) -> float | None:
         """Seconds until the last step at the present speed; none while that is unknown."""
-        if not self._marks:
+        since, more = self._since()
+        spent, made = self._spent + since, self._made + more
+        if made <= 0 or spent <= 0:
             return None
-        (then, first), now = self._marks[0], self.clock()
-        if self.step <= first or now <= then:
-            return None
-        return (now - then) / (self.step - first) * max(0, self.info.steps - self.step)
+        return spent / made * max(0, self.info.steps - self.step)
 
     def losses(self) -> list[str]:
         """Return the losses; for a task without `train/loss`, its first numbers by name."""

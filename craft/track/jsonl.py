@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from craft import store
-from craft.track.text import block, visible
+from craft.track.text import block, blocks, visible
 from craft.track.tracker import Info, Report
 
 __all__ = ["Jsonl", "read"]
@@ -113,6 +112,5 @@ def _append(path: Path, text: str) -> None:
 def _cut_samples(path: Path, step: int) -> None:
     if not path.exists():
         return
-    blocks = re.split(r"(?m)^(?=== step \d)", path.read_text(encoding="utf-8"))
-    kept = [text for text in blocks if (head := re.match(r"== step (\d+)", text)) and 0 < step >= int(head[1])]
-    store.write(path, "".join(kept))
+    found = blocks(path.read_text(encoding="utf-8"))
+    store.write(path, "".join(text for number, text in found if 0 < step >= number))

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-__all__ = ["Mode", "resolve"]
+from craft.errors import UsageError
+
+__all__ = ["Mode", "logged_in", "resolve"]
 
 Mode: TypeAlias = Literal["online", "offline", "off"]
 
@@ -35,17 +37,22 @@ def resolve(mode: str) -> Mode:
 
     Raises
     ------
-    ValueError
+    UsageError
         If the mode is none of these, or W&B is asked for and not installed.
     """
     if mode not in ("auto", "online", "offline", "off"):
-        raise ValueError(f"got track.wandb={mode}; expected auto, online, offline or off")
+        raise UsageError(f"got track.wandb={mode}; expected auto, online, offline or off")
     installed = importlib.util.find_spec("wandb") is not None
     if mode in ("online", "offline") and not installed:
-        raise ValueError(f"got track.wandb={mode}, but wandb is not installed; `pip install wandb`, or use off")
+        raise UsageError(f"got track.wandb={mode}, but wandb is not installed; `pip install wandb`, or use off")
     if mode == "auto":
         return _auto() if installed else "off"
     return "online" if mode == "online" else "offline" if mode == "offline" else "off"
+
+
+def logged_in() -> bool:
+    """Return whether `wandb login` has left a key here, or the environment holds one."""
+    return _logged_in(_settings())
 
 
 def _auto() -> Mode:

@@ -1,14 +1,13 @@
 """Mirror a run to Weights & Biases from a process of its own, so that nothing W&B does can stop or slow the run.
 
 This process only puts JSON lines into a bounded queue; a thread feeds them to `python -m craft.track.wandb`, which alone
-imports wandb. What does not fit is dropped and counted: the record is metrics.jsonl, and it can be sent again from there.
+imports wandb. What does not fit is dropped and counted: the record is metrics.jsonl, and `craft track push` sends that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import queue
 import secrets
@@ -22,15 +21,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from craft import store
+from craft.track import lines
+from craft.track.artifact import newest
 from craft.track.text import oneline
 from craft.track.tracker import Info, Report
 
-__all__ = ["Wandb"]
+__all__ = ["Wandb", "identity"]
 
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 PATIENCE = 2.0
 """Seconds that `finish` waits before it says what it waits for."""
+
+SLOWEST = 250e3
+"""Bytes a second of the slowest line that an upload is waited for on."""
 
 
 class Wandb:
@@ -45,8 +49,10 @@ class Wandb:
         `online` sends while the run goes on; `offline` writes what `wandb sync` sends later.
     say
         Takes a line for people; called only from within the methods of this object.
+    artifacts
+        Whether the newest checkpoint is uploaded at the end, which `finish` waits for as long as a slow line takes.
     wait
-        Seconds that `finish` waits for W&B, at most.
+        Seconds that `finish` waits for W&B, at most, without an upload.
     capacity
         Lines that may wait to be taken; more are dropped.
     """
@@ -56,12 +62,14 @@ class Wandb:
         mode: Literal["online", "offline"] = "online",
         say: Callable[[str], None] = lambda text: None,
         *,
+        artifacts: bool = False,
         wait: float = 10.0,
         capacity: int = 4096,
     ) -> None:
-        self._mode, self._say, self._wait = mode, say, wait
+        self._mode, self._say, self._artifacts, self._wait = mode, say, artifacts, wait
         self._lines: queue.Queue[str | None] = queue.Queue(capacity)
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._heard = threading.Event()
         self._dropped = 0
         self._child: subprocess.Popen[str] | None = None
 
@@ -75,20 +83,17 @@ class Wandb:
         threading.Thread(target=self._feed, args=(self._child,), daemon=True, name="craft-wandb-feed").start()
         self._listener = threading.Thread(target=self._listen, args=(self._child,), daemon=True, name="craft-wandb-listen")
         self._listener.start()
-        names = {"name": info.name, "project": info.project, "group": info.group, "id": _identity(info.directory)}
-        self._about: dict[str, Any] = {**names, "config": info.config}
-        store.write_json(folder / "run.json", self._about)
-        self._put("start", mode=self._mode, directory=str(info.directory.resolve()), **self._about)
+        store.write_json(folder / "run.json", {"project": info.project, "group": info.group})
+        self._put(lines.start(info, self._mode, identity(info.directory)))
 
     def report(self, report: Report) -> None:
         """Queue the numbers of one step."""
         self._tell()
-        values = {**report.metrics, **report.timings, "step": report.step, "tokens": report.tokens}
-        self._put("report", step=report.step, values=values)
+        self._put(lines.report(report))
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Queue a sample."""
-        self._put("sample", step=step, prompt=prompt, text=text)
+        self._put(lines.sample(step, prompt, text))
 
     def message(self, text: str) -> None:
         """Do nothing: messages are for the terminal and log.txt, and may name what is on this machine."""
@@ -97,11 +102,13 @@ class Wandb:
         """Wait a bounded time for the process, then end it and all that it started."""
         if self._child is None:
             return
-        deadline = time.monotonic() + self._wait
-        finite = {name: value for name, value in summary.items() if math.isfinite(value)}
+        began = time.monotonic()
         try:
-            store.write_json(self._directory / "wandb" / "run.json", {**self._about, "status": status, "summary": finite})
-            self._put("finish", deadline, status=status, summary=summary, wait=self._wait)
+            wait = self._wait + self._uploading()
+            deadline = began + wait
+            if self._artifacts:
+                self._put({"kind": "checkpoint"}, deadline)
+            self._put({"kind": "finish", "status": status, "summary": summary, "wait": wait}, deadline)
             self._put(None, deadline)
             late = not (self._ends(min(deadline, time.monotonic() + PATIENCE)) or self._ends_after_notice(deadline))
         finally:
@@ -109,7 +116,17 @@ class Wandb:
         self._put(None, time.monotonic() + 1)  # the feeder waits for it, where the queue was full until now
         self._listener.join(1.0)
         self._tell()
-        self._conclude(late)
+        self._conclude(late, wait)
+
+    def _uploading(self) -> float:
+        """Return the seconds that the upload may take; none where W&B has not opened the run until now."""
+        found = newest(self._directory) if self._artifacts and self._opened() else None
+        return found.size / SLOWEST if found else 0.0
+
+    def _opened(self) -> bool:
+        if not self._heard.wait(min(PATIENCE, self._wait)):
+            self._say(f"W&B has not opened the run yet; waiting for it {self._wait:.0f} s at most")
+        return self._heard.wait(max(0.0, self._wait - PATIENCE))
 
     def _ends(self, deadline: float) -> bool:
         assert self._child is not None
@@ -120,31 +137,32 @@ class Wandb:
     def _ends_after_notice(self, deadline: float) -> bool:
         left = deadline - time.monotonic()
         if left > 0.5:
-            self._say(f"W&B takes its time; waiting for it {left:.0f} s at most")
+            what = "uploads the checkpoint" if self._artifacts else "takes its time"
+            self._say(f"W&B {what}; waiting for it {left:.0f} s at most")
         return self._ends(deadline)
 
-    def _conclude(self, late: bool) -> None:
-        again = f"send it with `python -m craft.track.wandb {self._directory}`"
+    def _conclude(self, late: bool, wait: float) -> None:
+        again = f"send it with `craft track push {self._directory}{' --artifacts' * self._artifacts}`"
         if self._dropped:
             self._say(
                 f"W&B: {self._dropped} lines did not fit in the queue and were dropped; the local record is complete: {again}"
             )
         if late:
-            self._say(f"W&B did not finish within {self._wait:g} s; the local record is complete: {again}")
+            self._say(f"W&B did not finish within {wait:.0f} s; the local record is complete: {again}")
         elif self._child and self._child.returncode:
             self._say(
                 f"W&B ended early (see {self._directory / 'wandb' / 'mirror.log'}); the local record is complete: {again}"
             )
 
-    def _put(self, kind: str | None, deadline: float = 0.0, **values: Any) -> None:
-        line = None if kind is None else json.dumps({"kind": kind, **values}) + "\n"
+    def _put(self, line: lines.Line | None, deadline: float = 0.0) -> None:
+        text = None if line is None else json.dumps(line) + "\n"
         try:
             if deadline:
-                self._lines.put(line, timeout=max(0.0, deadline - time.monotonic()))
+                self._lines.put(text, timeout=max(0.0, deadline - time.monotonic()))
             else:
-                self._lines.put_nowait(line)
+                self._lines.put_nowait(text)
         except queue.Full:
-            self._dropped += kind is not None
+            self._dropped += line is not None
 
     def _feed(self, child: subprocess.Popen[str]) -> None:
         assert child.stdin is not None
@@ -162,13 +180,16 @@ class Wandb:
         with child.stdout:
             for line in child.stdout:
                 self._notes.put(oneline(line.rstrip("\n")))
+                self._heard.set()
+        self._heard.set()
 
     def _tell(self) -> None:
         while not self._notes.empty():
             self._say(f"W&B: {self._notes.get()}")
 
 
-def _identity(directory: Path) -> str:
+def identity(directory: Path) -> str:
+    """Return the id of a run in W&B, which its directory keeps; make one where it has none."""
     path = directory / "wandb-id.txt"
     if not path.exists():
         store.write(path, "".join(secrets.choice(ALPHABET) for _ in range(8)) + "\n")

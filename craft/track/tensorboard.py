@@ -6,6 +6,7 @@ import importlib.util
 import json
 from typing import Any
 
+from craft.errors import UsageError
 from craft.track.text import block, visible
 from craft.track.tracker import Info, Report
 
@@ -17,13 +18,13 @@ class TensorBoard:
 
     Raises
     ------
-    ValueError
+    UsageError
         If the package is missing.
     """
 
     def __init__(self) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise ValueError("got track.tensorboard, but tensorboard is not installed; `pip install 'craft[tensorboard]'`")
+            raise UsageError("got track.tensorboard, but tensorboard is not installed; `pip install 'craft[tensorboard]'`")
         self._writer: Any = None
 
     def start(self, info: Info) -> None:
@@ -36,7 +37,7 @@ class TensorBoard:
 
     def report(self, report: Report) -> None:
         """Write one point a number."""
-        for name, value in {**report.metrics, **report.timings}.items():
+        for name, value in report.named().items():
             self._writer.add_scalar(name, value, report.step)
         self._writer.flush()
 

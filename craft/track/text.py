@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
-__all__ = ["block", "count", "duration", "oneline", "visible"]
+__all__ = ["block", "blocks", "count", "duration", "oneline", "parse", "visible"]
 
 
 def visible(text: str) -> str:
@@ -53,6 +54,19 @@ def block(step: int, prompt: str, text: str) -> str:
         *(f"    {line}".rstrip() for line in visible(text).rstrip("\n").split("\n")),
     ]
     return "\n".join(lines) + "\n"
+
+
+def blocks(text: str) -> list[tuple[int, str]]:
+    """Split what `block` has laid out, one after the other, into the step and the text of each."""
+    pieces = re.split(r"(?m)^(?=== step \d)", text)
+    return [(int(head[1]), piece) for piece in pieces if (head := re.match(r"== step (\d+)", piece))]
+
+
+def parse(block: str) -> tuple[str, str]:
+    """Return the prompt, quoted as in the heading, and the text of what `block` has laid out."""
+    head, _, body = block.partition("\n")
+    lines = body.rstrip("\n").split("\n")
+    return head.partition(", after the prompt ")[2], "\n".join(line.removeprefix("    ") for line in lines)
 
 
 def count(number: float) -> str:

@@ -43,6 +43,10 @@ class Report:
     timings: dict[str, float] = attrs.field(factory=dict)
     """Values that depend on the machine and the clock (`seconds`, `tokens_per_second`, `memory_mb`)."""
 
+    def named(self) -> dict[str, float]:
+        """Return all numbers under the names that dashboards show them by: those of the clock begin with `time/`."""
+        return {**self.metrics, **{f"time/{name}": value for name, value in self.timings.items()}}
+
 
 class Tracker(Protocol):
     """A sink of numbers.

@@ -1,7 +1,7 @@
-"""The process that speaks to Weights & Biases: it reads JSON lines and is the only one that imports wandb.
+"""The process that speaks to Weights & Biases: it reads JSON lines, and this file alone makes W&B runs.
 
 `python -m craft.track.wandb` is started by `mirror.Wandb`; it ends soon after its input does, whatever the server does.
-`python -m craft.track.wandb RUN` sends the record of a run that W&B has missed.
+`push.push` serves the lines of a recorded run by the same functions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from craft.track.jsonl import read
+from craft.track.artifact import newest
+from craft.track.lines import AXES, Line, recorded
 
-__all__ = ["main"]
+__all__ = ["main", "serve", "stop"]
 
 CAPACITY = 100_000
 """Lines that wait while the server does not answer; more are dropped."""
@@ -31,30 +32,29 @@ GRACE = 8.0
 
 
 def main() -> None:
-    """Serve the lines of standard input, or send the record of the run that the command line names."""
-    if len(sys.argv) > 1:
-        sys.exit(send(Path(sys.argv[1])))
+    """Serve the lines of standard input."""
     if hasattr(os, "nice"):
         os.nice(10)  # on a small machine the run needs every core
     notes = _own_output()
-    lines: queue.Queue[dict[str, Any] | None] = queue.Queue(CAPACITY)
+    lines: queue.Queue[Line | None] = queue.Queue(CAPACITY)
     threading.Thread(target=_read, args=(lines, notes), daemon=True).start()
     try:
         code = 0 if serve(iter(lines.get, None), notes) else 1
-        _stop_service()
+        stop()
     except Exception as error:  # noqa: BLE001 - whatever wandb raises becomes one line for people
         code = 1
-        _note(notes, f"{type(error).__name__}: {error}".split("\n")[0])
+        _note(notes, _sentence(error))
     _leave(code)
 
 
-def serve(lines: Iterable[dict[str, Any]], notes: TextIO) -> bool:
+def serve(lines: Iterable[Line], notes: TextIO) -> bool:
     """Make a W&B run of lines.
 
     Parameters
     ----------
     lines
-        `start` first, then `report` and `sample` in order of step, then `finish`, which lacks where the run was killed.
+        `start` first, then `report` and `sample` in order of step, then `checkpoint` where it shall be uploaded, then
+        `finish`, which lacks where the run was killed.
     notes
         Takes lines for people.
 
@@ -62,61 +62,69 @@ def serve(lines: Iterable[dict[str, Any]], notes: TextIO) -> bool:
     -------
     Whether the lines came to their `finish`.
     """
-    run: Any = None
-    table: list[list[Any]] = []
+    run: _Run | None = None
     for line in lines:
         if line["kind"] == "start":
-            run = _begin(line)
-            online = line["mode"] == "online"
-            _note(notes, run.url if online else f"offline; send it later with `wandb sync {Path(run.dir).parent}`")
-        elif line["kind"] == "report":
-            run.log(line["values"], step=line["step"])
-        elif line["kind"] == "sample":
-            table.append([line["step"], line["prompt"], line["text"]])
-            run.log(_samples(table), step=line["step"])
-        elif line["kind"] == "finish":
-            run.summary.update({**line["summary"], "status": line["status"]})
-            run.finish(exit_code=int(line["status"] == "failed"))
+            run = _Run(line, notes)
+        elif run is not None and run.take(line):
             return True
     if run is not None:
-        run.finish(exit_code=1)
+        run.run.finish(exit_code=1)
     return False
 
 
-def send(directory: Path, mode: str = "online") -> int:
-    """Send the numbers of a run's local record to W&B; rows that the server has are skipped there.
+class _Run:
+    """One run in W&B, and the table of its samples, which is logged again whenever it has grown."""
 
-    Parameters
-    ----------
-    directory
-        The run's directory.
-    mode
-        `online`, or `offline` to write what `wandb sync` sends.
+    def __init__(self, start: Line, notes: TextIO) -> None:
+        self.run, self.notes = _begin(start), notes
+        self.directory = Path(start["directory"])
+        self.table: list[list[Any]] = []
+        online = start["mode"] == "online"
+        sync = f"offline; send it later with `wandb sync {Path(self.run.dir).parent}`"
+        _note(notes, self.run.url if online else sync)
+        for line in recorded(self.directory, start["after"]) if start["after"] else ():
+            self.take(line)  # a run that goes on brings along what W&B may have missed
 
-    Returns
-    -------
-    The exit code: 0 when all is sent.
-    """
-    path = directory / "wandb" / "run.json"
-    if not path.exists():
-        print(f"got {directory}, which has no wandb/run.json; expected a run that was mirrored to W&B", file=sys.stderr)  # noqa: T201
-        return 2
-    about = json.loads(path.read_text(encoding="utf-8"))
-    start = {**about, "kind": "start", "mode": mode, "directory": str(directory.resolve())}
-    finish = [{**about, "kind": "finish"}] if "status" in about else []  # a run that was killed has none
-    serve([start, *_recorded(directory), *finish], sys.stdout)
-    return 0
+    def take(self, line: Line) -> bool:
+        """Hand a line to W&B; return whether it was the last."""
+        if line["kind"] == "report":
+            self.run.log(line["values"], step=line["step"])
+        elif line["kind"] == "sample":
+            self.table.append([line["step"], line["prompt"], line["text"]])
+            self.run.log(_samples(self.table), step=line["step"])
+        elif line["kind"] == "checkpoint":
+            self._upload()
+        elif line["kind"] == "finish":
+            self.run.summary.update({**line["summary"], "status": line["status"]})
+            self.run.finish(exit_code=int(line["status"] == "failed"))
+            return True
+        return False
+
+    def _upload(self) -> None:
+        import wandb
+
+        found = newest(self.directory)
+        if found is None:
+            _note(self.notes, "there is no checkpoint to upload")
+            return
+        try:
+            made = wandb.Artifact(f"checkpoint-{self.run.id}", type="model", metadata={"step": found.step})
+            for name, path in found.files.items():  # read where they are: a copy would take the disk twice
+                made.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+            self.run.log_artifact(made, aliases=["latest", f"step-{found.step}"])
+        except Exception as error:  # noqa: BLE001 - the numbers are worth more than the upload
+            _note(self.notes, f"the checkpoint was not uploaded: {_sentence(error)}")
 
 
-def _recorded(directory: Path) -> list[dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}
-    for name in ("timings.jsonl", "metrics.jsonl"):
-        for row in read(directory / name):
-            rows.setdefault(row["step"], {}).update(row)
-    return [{"kind": "report", "step": step, "values": rows[step]} for step in sorted(rows)]
+def stop() -> None:
+    """Wait for the process that wandb started, which would stay as a zombie where nobody adopts it."""
+    import wandb
+
+    wandb.teardown()
 
 
-def _begin(start: dict[str, Any]) -> Any:
+def _begin(start: Line) -> Any:
     import wandb
 
     settings = wandb.Settings(
@@ -137,13 +145,13 @@ def _begin(start: dict[str, Any]) -> Any:
         dir=start["directory"],
         config=start["config"],
         mode=start["mode"],
-        resume="allow",
+        resume="allow" if start["mode"] == "online" else None,  # an offline run is whole: `wandb sync` puts it in the place
         settings=settings,
         save_code=False,
     )
-    for axis in ("step", "tokens"):
+    for axis in AXES:
         run.define_metric(axis, hidden=True)
-    run.define_metric("*", step_metric="step")
+    run.define_metric("*", step_metric=AXES[0])
     return run
 
 
@@ -153,11 +161,8 @@ def _samples(table: list[list[Any]]) -> dict[str, Any]:
     return {"samples": wandb.Table(columns=["step", "prompt", "text"], data=table), "step": table[-1][0]}
 
 
-def _stop_service() -> None:
-    """Wait for the process that wandb started, which would stay as a zombie where nobody adopts it."""
-    import wandb
-
-    wandb.teardown()
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 def _own_output() -> TextIO:
@@ -167,7 +172,7 @@ def _own_output() -> TextIO:
     return notes
 
 
-def _read(lines: queue.Queue[dict[str, Any] | None], notes: TextIO) -> None:
+def _read(lines: queue.Queue[Line | None], notes: TextIO) -> None:
     grace, dropped = GRACE, 0
     for text in sys.stdin.buffer:
         line = json.loads(text)

@@ -142,6 +142,28 @@ def test_time_left_follows_the_clock_and_not_the_compilation():
     assert progress.left == pytest.approx(40.0)
 
 
+def test_time_left_forgets_a_slow_start():
+    now = [0.0]
+    progress = Progress(Info(name="run", directory=Path(), config={}, steps=1000), lambda: now[0])
+    progress.advance(1)
+    for step in range(10, 201, 10):
+        now[0] += 60.0 if step == 10 else 1.0
+        progress.take(Report(step, 0, {}))
+    assert progress.left is not None
+    assert 80.0 < progress.left < 100.0  # the mean since the start would say 316
+
+
+def test_time_left_grows_while_nothing_happens():
+    now = [0.0]
+    progress = Progress(Info(name="run", directory=Path(), config={}, steps=100), lambda: now[0])
+    progress.advance(10)
+    now[0] = 10.0
+    progress.take(Report(20, 0, {}))
+    assert progress.left == pytest.approx(80.0)
+    now[0] = 20.0
+    assert progress.left == pytest.approx(160.0)
+
+
 def test_a_task_without_a_training_loss_shows_its_first_numbers():
     out = io.StringIO()
     show(Console(out), metrics={"real": 1.0, "fake\x1b": 2.0})

@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from craft import checkpoint
+from craft.errors import UsageError
 from craft.run import Track
 from craft.track import Console, Info, Jsonl, Many, Report, TensorBoard, Wandb
 from craft.track import open as open_trackers
@@ -72,36 +75,123 @@ def wait_until(true, seconds):
         time.sleep(0.1)
 
 
-def test_offline_writes_what_wandb_sync_sends(tmp_path):
+def test_offline_writes_what_wandb_sync_sends(tmp_path, mirrored):
     said: list[str] = []
-    for first, last in ((0, 3), (2, 5)):
-        sink = Wandb("offline", said.append)
-        sink.start(info(tmp_path, step=first, project="my-project", group="my-group"))
-        for step in range(first + 1, last + 1):
-            sink.report(report(step))
-        sink.sample(last, "def ", "x = 1")
-        sink.finish("finished", {"eval/loss": 0.5, "odd": float("nan")})
-    one, two = (path.read_bytes() for path in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")))
-    for word in (
-        b"my-project",
-        b"my-group",
-        b"a-run",
-        b"train/loss",
-        b"0.3333333333333333",
-        b"eval/loss",
-        b"0.125",
-        b"samples",
-    ):
-        assert word in one
-    identity = (tmp_path / "wandb-id.txt").read_bytes().strip()
-    assert identity in one
-    assert identity in two
-    for private in (f'"{socket.gethostname()}"', f'"{sys.executable}"', "wandb-metadata", "requirements.txt"):
-        assert private.encode() not in one
+    sink = Wandb("offline", said.append)
+    sink.start(info(tmp_path, project="my-project", group="my-group"))
+    for step in range(1, 4):
+        sink.report(report(step))
+    sink.sample(3, "def ", "x = 1")
+    sink.finish("finished", {"eval/loss": 0.5, "odd": float("nan")})
+    (found,) = mirrored(tmp_path)
+    identity = (tmp_path / "wandb-id.txt").read_text().strip()
+    assert found["run"] == {"run_id": identity, "display_name": "a-run", "project": "my-project", "run_group": "my-group"}
+    assert found["config"]["lr"] == 0.125
+    assert [row["train/loss"] for row in found["history"]] == ["1", "0.5", "0.3333333333333333"]
+    names = {"step", "tokens", "train/loss", "odd", "time/seconds"}
+    assert found["history"][0].keys() == names
+    assert found["history"][2].keys() > names
+    assert found["history"][2]["samples/nrows"] == "1"
+    assert found["axes"] == {"step": "", "tokens": "", "time/seconds": "", "*": "step"}
+    assert (found["summary"]["eval/loss"], found["summary"]["status"], found["exit"]) == ("0.5", "'finished'", 0)
     table = json.loads(next((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json")).read_text())
-    assert table["columns"] == ["step", "prompt", "text"]
+    assert table == {"columns": ["step", "prompt", "text"], "data": [[3, '"def "', "x = 1"]]}
     assert said[0].startswith("W&B: offline; send it later with `wandb sync ")
-    assert len(said) == 2
+    assert len(said) == 1
+    raw = next((tmp_path / "wandb").glob("offline-run-*/*.wandb")).read_bytes()
+    for private in (f'"{socket.gethostname()}"', f'"{sys.executable}"', "wandb-metadata", "requirements.txt"):
+        assert private.encode() not in raw
+
+
+def test_a_resumed_run_is_whole_in_each_offline_run(tmp_path, drive, mirrored):
+    """`wandb sync` puts one in the place of the other."""
+    drive(Many([Jsonl(), Wandb("offline")]), tmp_path / "whole", last=4)
+    drive(Many([Jsonl(), Wandb("offline")]), tmp_path / "parts", last=3, status="stopped")
+    with (tmp_path / "parts" / "samples.txt").open("a") as file:
+        file.write('== step 2, after the prompt "a"\n    b\n')
+    time.sleep(1.0)  # wandb names directories by the second
+    drive(Many([Jsonl(), Wandb("offline")]), tmp_path / "parts", first=2, last=4)
+    (whole,), (first, second) = mirrored(tmp_path / "whole"), mirrored(tmp_path / "parts")
+    assert first["run"]["run_id"] == second["run"]["run_id"] != whole["run"]["run_id"]
+    assert len(first["history"]) == 3
+    without = [{name: row[name] for name in row if not name.startswith("samples/")} for row in second["history"]]
+    assert without[:3] == whole["history"][:3]
+    assert ["samples/nrows" in row for row in second["history"]] == [False, True, False, True]
+    tables = sorted((tmp_path / "parts" / "wandb").glob("offline-run-*/files/media/table/samples_4_*"))
+    assert [row[:2] for row in json.loads(tables[-1].read_text())["data"]] == [[2, '"a"'], [4, '"def \\n"']]
+
+
+# -- checkpoints
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run's directory with two checkpoints."""
+    for step in (9, 10):
+        state = {"step": torch.tensor(step), "params": {"w": torch.ones(3)}}
+        checkpoint.save(tmp_path / "checkpoints", state, memory={}, extra={})
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+def test_the_newest_checkpoint_is_an_artifact_on_request(saved, mirrored):
+    said: list[str] = []
+    sink = Wandb("offline", said.append, artifacts=True)
+    sink.start(info(saved))
+    sink.report(report(1))
+    sink.finish("stopped", {})
+    (found,) = mirrored(saved)
+    ((name, kind, aliases, contents),) = found["artifacts"]
+    assert (name, kind) == (f"checkpoint-{found['run']['run_id']}", "model")
+    assert aliases == ["latest", "step-10"]
+    place = "checkpoints/step-00000010"
+    files = [f"{place}/MANIFEST.json", f"{place}/params.safetensors", f"{place}/state.safetensors"]
+    assert sorted(contents) == [*files, "config.json", "tokenizer.json"]
+    assert len(said) == 1
+
+
+def test_no_checkpoint_to_upload_is_said_and_costs_nothing_else(tmp_path, mirrored):
+    said: list[str] = []
+    sink = Wandb("offline", said.append, artifacts=True)
+    sink.start(info(tmp_path))
+    sink.report(report(1))
+    sink.finish("finished", {"eval/loss": 0.5})
+    assert said[1] == "W&B: there is no checkpoint to upload"
+    (found,) = mirrored(tmp_path)
+    assert (found["artifacts"], found["summary"]["eval/loss"]) == ([], "0.5")
+
+
+def test_an_upload_is_waited_for_by_its_size(saved):
+    sink = Wandb("offline", artifacts=True)
+    sink.start(info(saved))
+    with (saved / "checkpoints" / "step-00000010" / "params.safetensors").open("wb") as file:
+        file.truncate(50_000_000)
+    assert 200.0 <= sink._uploading() < 200.1
+    sink.finish("finished", {})
+
+
+def test_an_upload_to_a_server_that_never_answers_is_given_up(saved, hole, monkeypatch):
+    for name, value in hole.items():
+        monkeypatch.setenv(name, value)
+    with (saved / "checkpoints" / "step-00000010" / "params.safetensors").open("wb") as file:
+        file.truncate(50_000_000)
+    said: list[str] = []
+    sink = Wandb("online", said.append, artifacts=True, wait=3.0)
+    sink.start(info(saved))
+    before = time.monotonic()
+    sink.finish("finished", {})
+    assert time.monotonic() - before < 6.0
+    assert said[0] == "W&B has not opened the run yet; waiting for it 3 s at most"
+    assert said[-1].endswith(f"send it with `craft track push {saved} --artifacts`")
+
+
+def test_an_upload_without_wandb_is_refused():
+    with pytest.raises(UsageError, match=r"got --track.artifacts, but W&B is off \(--track.wandb auto\)"):
+        open_trackers(Track(artifacts=True))
+
+
+# -- what can go wrong
 
 
 @LINUX
@@ -130,7 +220,7 @@ def test_a_server_that_never_answers_costs_nothing(tmp_path, hole, monkeypatch):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 30
     assert said == [
         "W&B takes its time; waiting for it 1 s at most",
-        f"W&B did not finish within 3 s; the local record is complete: send it with `python -m craft.track.wandb {tmp_path}`",
+        f"W&B did not finish within 3 s; the local record is complete: send it with `craft track push {tmp_path}`",
     ]
     assert not alive(group)
 
@@ -191,29 +281,6 @@ def test_an_error_of_the_library_is_one_line(tmp_path):
     assert "project" in said[0]
     assert "ended early" in said[1]
     assert len(said) == 2
-
-
-def test_the_record_of_a_run_can_be_sent_again(tmp_path):
-    sink = Many([Jsonl(), Wandb("offline")])
-    sink.start(info(tmp_path))
-    sink.report(report(1))
-    sink.report(report(3))
-    sink.finish("finished", {"eval/loss": 0.625})
-    before = set((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
-    time.sleep(1.0)  # wandb names directories by the second
-    code = (
-        f"import sys, pathlib; from craft.track import wandb; sys.exit(wandb.send(pathlib.Path({str(tmp_path)!r}), 'offline'))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": HOUSE}, capture_output=True)
-    (new,) = set((tmp_path / "wandb").glob("offline-run-*/*.wandb")) - before
-    assert all(word in new.read_bytes() for word in (b"0.3333333333333333", b"seconds", b"0.625", b"0.125"))
-
-
-def test_a_run_that_was_never_mirrored_cannot_be_sent(tmp_path):
-    command = [sys.executable, "-m", "craft.track.wandb", str(tmp_path)]
-    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": HOUSE}, capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "expected a run that was mirrored" in run.stderr
 
 
 def test_flags_choose_the_sinks():
