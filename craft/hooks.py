@@ -46,6 +46,8 @@ class Moment:
     """Show a text that the model wrote: (prompt, text)."""
     wishes: dict[str, str] = attrs.field(factory=dict)
     """What the loop shall do after the hooks of this step."""
+    compared: dict[str, float] = attrs.field(factory=dict)
+    """Held-out measures on the batches of every evaluation, by name: what may be compared from step to step."""
 
     def log(self, **values: float) -> None:
         """Record numbers at this step, under their names (`eval/loss` through `log(**{"eval/loss": 1.0})`)."""
@@ -115,11 +117,14 @@ def evaluation(steps: int, engine: Engine, batches: int) -> Hook:
         assert task.evaluation is not None
         if not programs:
             programs.append(engine.function(task.evaluation.measure))
-        some = None if report.last else batches
-        measured = evaluate.measure(task.evaluation, state, engine, batches=some, program=programs[0])
-        report.log(**{f"eval/{name}": value for name, value in measured.items()})
-        if not report.last and math.isfinite(measured.get("loss", math.nan)):  # the last is of more batches
-            report.memory["best"] = min(report.memory.get("best", math.inf), measured["loss"])
+        for some in (batches, None)[: 1 + report.last]:  # the whole split comes after what may be compared
+            measured = evaluate.measure(task.evaluation, state, engine, batches=some, program=programs[0])
+            report.log(**{f"eval/{name}": value for name, value in measured.items()})
+            if some is not None:
+                report.compared.update({f"eval/{name}": value for name, value in measured.items()})
+        loss = report.compared.get("eval/loss", math.nan)
+        if math.isfinite(loss):
+            report.memory["best"] = min(report.memory.get("best", math.inf), loss)
             report.log(**{"eval/best": report.memory["best"]})
 
     return Hook("evaluate", steps, evaluate_)
@@ -129,7 +134,7 @@ def stopping(steps: int, patience: int) -> Hook:
     """Stop when the held-out loss has not been lower for a number of evaluations."""
 
     def stop_early(task: Task, state: Any, report: Moment) -> None:
-        loss = report.values.get("eval/loss")
+        loss = report.compared.get("eval/loss")
         if loss is None or report.last:
             return
         if loss < report.memory.get("best", math.inf):
@@ -145,7 +150,7 @@ def stopping(steps: int, patience: int) -> Hook:
 def keeping(steps: int, metric: str) -> Hook:
     """Save a checkpoint wherever a measure is better than before; the best one is not deleted.
 
-    Less is better, but of an accuracy. The last evaluation is of the whole split, the others of a part: it is not compared.
+    Less is better, but of an accuracy. Compared are the batches that every evaluation takes, also at the end of the run.
 
     Raises
     ------
@@ -155,11 +160,11 @@ def keeping(steps: int, metric: str) -> Hook:
     sign = -1.0 if "accuracy" in metric else 1.0
 
     def keep_best(task: Task, state: Any, report: Moment) -> None:
-        value = report.values.get(metric)
+        value = report.compared.get(metric)
         if value is None:
-            known = ", ".join(sorted(name for name in report.values if name.startswith("eval/")))
+            known = ", ".join(sorted(report.compared))
             raise UsageError(f"got --checkpoint.best {metric}, which is not measured; expected one of {known}")
-        if not report.last and sign * value < sign * report.memory.get("value", sign * math.inf):
+        if sign * value < sign * report.memory.get("value", sign * math.inf):
             report.memory.update(value=value, step=report.step)
             report.save()
 

@@ -204,6 +204,11 @@ class Tokenizer(Protocol):
         """Number of different tokens."""
         ...
 
+    @property
+    def end(self) -> int | None:
+        """Id of the token that ends a document, where there is one."""
+        ...
+
     def encode(self, text: str) -> Tensor:
         """Return ids, int64 of shape (N,); unknown text is a ValueError that lists it."""
         ...

@@ -196,6 +196,8 @@ class _Loop:
                 hooks.append(stopping(often, run.stop.patience))
         elif run.stop.patience:
             raise UsageError("got --stop.patience for a task without an evaluation; it has no held-out loss to wait for")
+        elif run.checkpoint.best:
+            raise UsageError("got --checkpoint.best for a task without an evaluation; it has no held-out measure")
         if task.model is not None and task.tokenizer is not None and task.context and self._can_sample(task.tokenizer):
             sample = run.sample
             often = sample.every or task.steps
@@ -315,13 +317,15 @@ class _Loop:
         numbers = {key: float(value) for key, value in metrics.items() if value.numel() == 1}
         values: dict[str, float] = {}
         wishes: dict[str, str] = {}
+        compared: dict[str, float] = {}
         self.sinks.progress(step)
         began = time.monotonic()
         for hook in self.hooks:
             if step % hook.every == 0 or last:
                 memory = self.memory[hook.name]
                 write = self._writer(step)
-                hook.call(self.task, self.state, Moment(step, last, numbers, memory, values, self.sinks.message, write, wishes))
+                shared = (values, self.sinks.message, write, wishes, compared)
+                hook.call(self.task, self.state, Moment(step, last, numbers, memory, *shared))
         self.clock.away += time.monotonic() - began
         if values:
             self.summary.update(values)

@@ -129,17 +129,17 @@ def test_the_best_measure_is_saved_and_remembered(tiny, moment):
     task, wishes = plain(tiny), []
     for number, (loss, accuracy) in enumerate([(3.0, 0.1), (2.0, 0.3), (2.5, 0.2), (1.0, 0.1)], start=1):
         report, _, _ = moment(number, memory=memory)
-        report.values.update({"eval/loss": loss, "eval/accuracy": accuracy})
+        report.compared.update({"eval/loss": loss, "eval/accuracy": accuracy})
         hooks.keeping(1, "eval/loss").call(task, None, report)
         wishes.append("save" in report.wishes)
     assert wishes == [True, True, False, True]
     assert memory == {"value": 1.0, "step": 4}
     report, _, _ = moment(5, memory=memory, last=True)
-    report.values["eval/loss"] = 0.5
+    report.compared["eval/loss"] = 0.5
     hooks.keeping(1, "eval/loss").call(task, None, report)
-    assert memory["step"] == 4
+    assert memory["step"] == 5
     report, _, _ = moment(6, memory={"value": 0.1, "step": 1})
-    report.values["eval/accuracy"] = 0.3
+    report.compared["eval/accuracy"] = 0.3
     hooks.keeping(1, "eval/accuracy").call(task, None, report)
     assert report.memory["step"] == 6
     with pytest.raises(
@@ -171,7 +171,7 @@ def test_evaluation_takes_some_batches_during_the_run_and_all_at_its_end(tiny, q
     assert report.values == {"eval/loss": 1.0, "eval/best": 1.0}
     report, _, _ = moment(8, memory=memory, last=True)
     hook.call(task, None, report)
-    assert report.values == {"eval/loss": 2.0}  # of more batches: not to be compared with the best
+    assert report.values == {"eval/loss": 2.0, "eval/best": 1.0}  # the best is of the same batches as before
     assert memory == {"best": 1.0}
 
 
@@ -193,7 +193,7 @@ def test_stopping_counts_evaluations_without_a_better_loss(tiny, moment):
 
     def tell(loss, last=False):
         report, _, _ = moment(memory=memory, last=last)
-        report.values.update({} if loss is None else {"eval/loss": loss})
+        report.compared.update({} if loss is None else {"eval/loss": loss})
         hook.call(tiny().build(), None, report)
         return report.wishes.get("stop", "")
 

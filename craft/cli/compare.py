@@ -7,19 +7,16 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import attrs
 import tyro
 
 from craft import report
+from craft.cli.flags import parse_flags
 from craft.errors import UsageError
 
 __all__ = ["compare_runs", "report_run"]
-
-
-def _parse(cls: type[Any], argv: Sequence[str], prog: str) -> Any:
-    return tyro.cli(cls, args=list(argv), prog=prog, description=cls.__doc__, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 @attrs.frozen
@@ -43,7 +40,7 @@ class Compare:
 
 def compare_runs(argv: Sequence[str]) -> int:
     """Run `craft compare`."""
-    args: Compare = _parse(Compare, argv, "craft compare")
+    args: Compare = parse_flags(Compare, argv, "craft compare")
     if args.html is not None:
         report.check_target(args.html)
     if args.figures is not None:
@@ -79,7 +76,7 @@ class Report:
 
 def report_run(argv: Sequence[str]) -> int:
     """Run `craft report`."""
-    args: Report = _parse(Report, argv, "craft report")
+    args: Report = parse_flags(Report, argv, "craft report")
     found = report.find([args.run])
     if found.directories != (args.run,):
         raise UsageError(

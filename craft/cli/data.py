@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import attrs
 import tyro
 
 from craft import data, store
+from craft.cli.flags import parse_flags
 from craft.data.division import SPLITS
 from craft.data.preparation import vocabulary
 from craft.errors import UsageError
@@ -119,12 +120,8 @@ def _choose(name: str, argv: Sequence[str], commands: dict[str, Callable[[Sequen
     return commands[word](rest)
 
 
-def _parse(cls: type[Any], argv: Sequence[str], prog: str) -> Any:
-    return tyro.cli(cls, args=list(argv), prog=prog, description=cls.__doc__, config=(tyro.conf.FlagCreatePairsOff,))
-
-
 def _prepare(argv: Sequence[str]) -> int:
-    args: Prepare = _parse(Prepare, argv, "craft data prepare")
+    args: Prepare = parse_flags(Prepare, argv, "craft data prepare")
     settings = data.Settings(args.tokenizer, data.Division(args.split, args.division), args.allow_lossy)
     weights = _numbers(args.weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +152,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _info(argv: Sequence[str]) -> int:
-    args: Info = _parse(Info, argv, "craft data info")
+    args: Info = parse_flags(Info, argv, "craft data info")
     found = data.open_prepared(args.directory)
     if args.verify:
         found.verify(always=True)
@@ -196,7 +193,7 @@ def _print(found: data.Prepared, *, as_json: bool) -> None:
 
 
 def _train(argv: Sequence[str]) -> int:
-    args: TrainTokenizer = _parse(TrainTokenizer, argv, "craft tokenizer train")
+    args: TrainTokenizer = parse_flags(TrainTokenizer, argv, "craft tokenizer train")
     if args.out.exists():
         raise UsageError(f"got --out {args.out}, which is there already; choose another, or delete it")
     sources = [data.find(word, data.Reading(args.field)) for word in args.source]
@@ -209,7 +206,7 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _show(argv: Sequence[str]) -> int:
-    args: ShowTokenizer = _parse(ShowTokenizer, argv, "craft tokenizer show")
+    args: ShowTokenizer = parse_flags(ShowTokenizer, argv, "craft tokenizer show")
     tokenizer = data.named_tokenizer(args.tokenizer).build(()) if args.tokenizer != "char" else None
     if tokenizer is None:
         raise UsageError("got the tokenizer char, whose characters are those of a text; name a run or prepared data")

@@ -51,6 +51,7 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     tokenizer, params = _begin(run, stored, prog)
     task = fitted.experiment.build(tokenizer) if tokenizer else fitted.experiment.build()
     result = train(task, run, name=name, memory=fitted.choice, params=params)
+    _page(result.directory)
     _say_next(result, task, prog)
     return 128 + result.signal if result.signal else 0
 
@@ -164,13 +165,23 @@ def _peek(argv: Sequence[str], flag: str) -> str:
     return ""
 
 
+def _page(directory: Path) -> None:
+    """Write the run as a page; that it cannot be written takes nothing from the run."""
+    from craft import report
+
+    try:
+        report.write_page([directory], directory / "report.html")
+    except (OSError, UsageError) as error:
+        sys.stderr.write(f"no report.html: {error}\n")
+
+
 def _say_next(result: Result, task: Task, prog: str) -> None:
     where = result.directory
     own = f" --experiment {prog.split()[-1]}" if prog.endswith(".py") else ""
     if result.status == "stopped":
         sys.stdout.write(f"\nStopped. Go on with\n  {prog} --resume {where}\n")
         return
-    lines = [f"\nThe run lies in {where}. Next:"]
+    lines = [f"\nThe run lies in {where}; open its report.html in a browser. Next:"]
     if task.tokenizer is not None:
         lines.append(f'  craft generate {where} --prompt "{_prompt(task.tokenizer)}" --tokens 200{own}')
     if task.evaluation is not None:

@@ -27,10 +27,25 @@ def _warn(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def _chosen(directory: Path, which: str, last: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
+    """Return the checkpoint that is asked for; which one is the best, the last one remembers."""
+    if which == "last":
+        return last
+    step = str(last.manifest["memory"].get("best", {}).get("step", "none")) if which == "best" else which
+    every = checkpoint.find(directory / record.CHECKPOINTS)
+    chosen = next((one for one in every if str(one.step) == step), None)
+    if chosen is None:
+        found = ", ".join(str(one.step) for one in every)
+        remedy = "; the best is kept where the run has --checkpoint.best eval/loss" if which == "best" else ""
+        raise UsageError(f"got --checkpoint {which}, but {directory} has those of the steps {found}{remedy}")
+    return chosen
+
+
 def load(
     directory: Path,
     *,
     experiment: str = "",
+    which: str = "last",
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     threads: int = 0,
@@ -43,6 +58,8 @@ def load(
         The run's directory.
     experiment
         Name or path of the experiment; empty: the one that config.json names, looked up among the experiments.
+    which
+        `last`, `best` (see `run.Checkpoints.best`), or the number of a step.
     device, precision, threads
         Where and how it is computed.
 
@@ -65,6 +82,7 @@ def load(
     found = checkpoint.latest(directory / record.CHECKPOINTS, _warn)
     if found is None:
         raise UsageError(f"got {directory}, which has no checkpoint yet; train it first: --resume {directory}")
+    found = _chosen(directory, which, found)
     machine = engine.start(Run(device=device, precision=precision, compile="none", threads=threads))
     like = scaled(task.init(task.seed), found.manifest["extra"].get("precision") == "fp16")
     state = machine.place(checkpoint.load(found.path, like))

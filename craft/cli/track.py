@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import attrs
 import tyro
 
 from craft import store
+from craft.cli.flags import parse_flags
 from craft.errors import UsageError
 
 __all__ = ["track"]
@@ -82,16 +82,11 @@ class Dashboard:
     """Show the whole traceback of an error."""
 
 
-def _parse(cls: type[Any], argv: Sequence[str], prog: str) -> Any:
-    about = inspect.cleandoc(cls.__doc__ or "")
-    return tyro.cli(cls, args=list(argv), prog=prog, description=about, config=(tyro.conf.FlagCreatePairsOff,))
-
-
 def _push(argv: Sequence[str]) -> int:
     from craft.track import push
     from craft.track.wandb import stop
 
-    args: Push = _parse(Push, argv, "craft track push")
+    args: Push = parse_flags(Push, argv, "craft track push")
     found = list(dict.fromkeys(run for path in args.runs for run in push.runs(path)))
     if not found:
         raise UsageError("got no run to push; name one or more: craft track push outputs/char_1m/...")
@@ -113,7 +108,7 @@ def _push(argv: Sequence[str]) -> int:
 def _dashboard(argv: Sequence[str]) -> int:
     from craft.track import dashboard
 
-    args: Dashboard = _parse(Dashboard, argv, "craft track dashboard")
+    args: Dashboard = parse_flags(Dashboard, argv, "craft track dashboard")
     if args.print:
         sys.stdout.write(dashboard.definition(dashboard.workspace(args.project, args.entity, args.flops)) + "\n")
     else:

@@ -70,7 +70,7 @@ def encode(tokenizer: Tokenizer, parts: list[Part], dtype: np.dtype[Any], *, hel
     """
     pieces, ends, at = [], [], 0
     counts = dict.fromkeys(("bytes", "characters", "unknown", "lossy"), 0)
-    end, exact = getattr(tokenizer, "end", None), getattr(tokenizer, "exact", False)
+    end, exact = tokenizer.end, getattr(tokenizer, "exact", False)
     for one in parts:
         ids_N = _ids(tokenizer, one.text, held_out)
         if held_out and isinstance(tokenizer, CharacterTokenizer) and bool((ids_N == 0).any()):

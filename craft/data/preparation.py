@@ -235,7 +235,7 @@ class _Work:
                 "name": self.settings.tokenizer,
                 "unit": getattr(tokenizer, "unit", "token"),
                 "size": tokenizer.size,
-                "end": getattr(tokenizer, "end", None),
+                "end": tokenizer.end,
                 "bytes": len(stored),
                 "sha256": hashlib.sha256(stored).hexdigest(),
             },
@@ -262,7 +262,7 @@ class _Work:
     @property
     def _ended(self) -> bool:
         """Whether the tokenizer marks the ends of documents, so that no line's end must."""
-        return isinstance(self.builder, BPE) if self.given is None else getattr(self.given, "end", None) is not None
+        return isinstance(self.builder, BPE) if self.given is None else self.given.end is not None
 
     def _training(self) -> Iterator[str]:
         """Yield the training text, for subwords an even sample of it."""

@@ -1,5 +1,6 @@
 """The commands that use a finished run."""
 
+import importlib.util
 import io
 import json
 import re
@@ -112,7 +113,7 @@ def test_evaluation_for_people(craft, finished):
     code, out, err = craft("evaluate", finished, "--device", "cpu")
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == f"{finished}, step 4, validation split"
-    assert f"  loss        {metrics(finished)[-1]['eval/loss']:.4f}" in out
+    assert re.search(rf"^  loss +{metrics(finished)[-1]['eval/loss']:.4f}$", out, re.MULTILINE)
 
 
 def test_other_data_is_refused(craft, finished, tmp_path, text):
@@ -126,6 +127,132 @@ def test_other_data_is_refused(craft, finished, tmp_path, text):
     assert code == 2
     assert "give it the data it was trained on" in err
     assert craft("evaluate", finished, "--split", "all", "--device", "cpu").code == 2
+
+
+# -- evaluate in detail, on questions, and by the harness
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """Copy the run: detail writes into it."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_detail_for_people_and_for_the_comparison(craft, copied):
+    code, out, err = craft("evaluate", copied, "--detail", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out.startswith(craft("evaluate", copied, "--device", "cpu").out)
+    assert max(map(len, out.replace(str(copied), "").splitlines())) <= 80
+    for shown in ("loss by position in the context", "9 to 16", "loss by how often", "expected calibration error"):
+        assert shown in out
+    assert out.endswith(f"all of it is in {copied / 'evaluation.json'}\n")
+    stored = json.loads((copied / "evaluation.json").read_text(encoding="utf-8"))
+    assert (list(stored), stored["validation"]["step"], stored["validation"]["precision"]) == (["validation"], 4, "fp32")
+    assert len(stored["validation"]["detail"]["positions"]) == 16
+
+
+def test_detail_as_json_beside_what_was_found_before(craft, copied):
+    for split in ("validation", "test"):
+        code, out, _ = craft("evaluate", copied, "--detail", "--json", "--split", split, "--device", "cpu")
+        found = json.loads(out)
+        assert (code, found["split"], found["step"]) == (0, split, 4)
+        assert found["detail"]["loss"] == pytest.approx(found["loss"], rel=1e-5)
+        assert found["detail"]["accuracy"] == pytest.approx(found["accuracy"], rel=1e-5)
+    stored = json.loads((copied / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(stored) == ["validation", "test"]
+    assert stored["test"]["detail"] == found["detail"]
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    lines = [
+        {"context": "the cat sat on ", "choices": ["mats", "a dog"], "answer": 0},
+        {"prompt": "a dog", "answer": "ran"},
+        {"prompt": "QUIT", "answer": "ran"},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_questions(craft, finished, questions):
+    code, _, err = craft("evaluate", finished, "--task", questions, "--device", "cpu")
+    assert code == 2
+    assert f"{questions}, line 3: got characters that the vocabulary lacks: 'I' (1), 'Q' (1)" in err
+    code, out, err = craft("evaluate", finished, "--task", questions, "--skip-bad", "--device", "cpu")
+    assert code == 0
+    assert err.startswith(f"left out 1 bad line, the first: {questions}, line 3: got characters")
+    assert out.splitlines()[0] == f"{finished}, step 4, {questions}"
+    assert out.splitlines()[1] == "  1 choices, 1 prompts, 1 truncated, 1 skipped"
+    found = json.loads(craft("evaluate", finished, "--task", questions, "--skip-bad", "--json", "--device", "cpu").out)
+    assert (found["task"], found["step"], found["questions"], found["skipped"]) == (str(questions), 4, 2, 1)
+    assert found["acc"] in (0.0, 1.0)
+
+
+def test_questions_need_no_data(craft, copied, questions):
+    """A run that came from another machine answers; its text is not asked for."""
+    values = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    values["experiment"]["values"]["data"]["source"] = str(copied / "nowhere.txt")
+    (copied / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    assert craft("evaluate", copied, "--task", questions, "--skip-bad", "--device", "cpu").code == 0
+    assert craft("evaluate", copied, "--device", "cpu").code == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (("--detail", "--task", "x.jsonl"), "got --detail and --task; give one of them at a time"),
+        (("--skip-bad",), "got --skip-bad without --task"),
+        (("--harness-tasks", "."), "got --harness-tasks without --harness"),
+        (("--task", "nowhere.jsonl"), "cannot read nowhere.jsonl: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_evaluated(craft, finished, argv, shown):
+    code, out, err = craft("evaluate", finished, "--device", "cpu", *argv)
+    assert (code, out) == (2, "")
+    assert shown in err
+
+
+def test_the_harness_is_named_where_it_is_missing(craft, finished, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = craft("evaluate", finished, "--harness", "hellaswag")
+    assert (code, out) == (2, "")
+    assert err == "error: tasks of the harness need lm_eval, which is not installed; pip install 'craft[eval]'"
+
+
+TINY = """
+task: tiny
+dataset_path: json
+dataset_kwargs: {data_files: {test: QUESTIONS}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{context}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+target_delimiter: ""
+metric_list: [{metric: acc}]
+metadata: {version: 1.0}
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm_eval is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_the_harness_agrees_with_our_own_questions(craft, finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    words = ["the cat", "a dog", "mats", "away"]
+    lines = [{"context": f"{words[n % 4]} ", "choices": [words[n % 3], words[3 - n % 2]], "answer": n % 2} for n in range(8)]
+    path = tmp_path / "choices.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "tiny.yaml").write_text(TINY.replace("QUESTIONS", str(path)), encoding="utf-8")
+    ours = json.loads(craft("evaluate", finished, "--task", path, "--json", "--device", "cpu").out)
+    argv = ("evaluate", finished, "--harness", "tiny", "--harness-tasks", tmp_path / "tasks", "--device", "cpu")
+    code, out, _ = craft(*argv, "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["tasks"]["tiny"]["acc,none"] == ours["acc"]
+    code, out, _ = craft(*argv)
+    assert (code, f"acc,none                 {ours['acc']:.4f}" in out) == (0, True)
 
 
 # -- an experiment of one's own

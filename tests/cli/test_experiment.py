@@ -50,11 +50,9 @@ def test_a_configuration_file_comes_first_and_flags_win(finished, tmp_path):
     assert (experiment.lr, experiment.steps, experiment.model.width) == (0.5, 4, 16)
     assert experiment.data.source == stored["experiment"]["values"]["data"]["source"]
     assert (run.compile, run.sample.tokens, run.out) == ("none", 8, None)
-    (tmp_path / "mine.toml").write_text(
-        'lr = 0.25\n[model]\ndepth = 2\n[data]\ntokenizer = {kind = "Bytes"}\n', encoding="utf-8"
-    )
+    (tmp_path / "mine.toml").write_text('lr = 0.25\n[model]\ndepth = 2\n[data]\ntokenizer = "byte"\n', encoding="utf-8")
     experiment, _ = parsed("--config", tmp_path / "mine.toml", "--model.depth", "3")
-    assert (experiment.lr, experiment.model.depth, type(experiment.data.tokenizer).__name__) == (0.25, 3, "Bytes")
+    assert (experiment.lr, experiment.model.depth, experiment.data.tokenizer) == (0.25, 3, "byte")
 
 
 def test_a_resumed_run_starts_from_what_it_was(finished, text):
@@ -206,3 +204,19 @@ def test_main_is_the_same_program(small, tmp_path, monkeypatch, capsys):
         cli.main(Char1M, presets=PRESETS)
     assert not ended.value.code
     assert "finished after 1 update" in capsys.readouterr().out
+
+
+def test_a_run_is_gone_on_from_on_new_text_with_its_tokenizer(craft, finished, tmp_path, small):
+    other = tmp_path / "other.txt"
+    other.write_text("the dog sat on a mat; far away ran the cat.\n" * 60, encoding="utf-8")
+    flags = [*small, "--data.source", str(other), "--init", str(finished)]
+    code, _, err = craft("train", "char_1m", *flags, "--out", tmp_path / "tuned")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "tuned" / "tokenizer.json").read_bytes() == (finished / "tokenizer.json").read_bytes()
+    assert config_of(tmp_path / "tuned")["run"]["init"] == str(finished)
+    assert (tmp_path / "tuned" / "report.html").stat().st_size > 10_000
+    assert craft("train", "char_1m", *flags, "--resume", tmp_path / "tuned").code == 0
+    other.write_text("ÄÖÜ\n" * 60, encoding="utf-8")
+    code, _, err = craft("train", "char_1m", *flags, "--out", tmp_path / "strange")
+    assert code == 2
+    assert "got characters that the vocabulary lacks: 'Ä'" in err
