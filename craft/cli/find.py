@@ -31,9 +31,13 @@ def _folders() -> list[Path]:
 
 
 def known() -> dict[str, Path]:
-    """Return the experiments by name, without importing any."""
+    """Return the experiments by name, without importing any: what becomes a command line by `cli.main`."""
     files = [path for folder in _folders() for path in sorted(folder.glob("*.py"))]
-    return {path.stem: path for path in reversed(files) if not path.stem.startswith("_")}
+    return {path.stem: path for path in reversed(files) if not path.stem.startswith("_") and _is_program(path)}
+
+
+def _is_program(path: Path) -> bool:
+    return "cli.main(" in path.read_text(encoding="utf-8", errors="replace")
 
 
 def summary(path: Path) -> str:

@@ -101,12 +101,14 @@ def _build(config: Attention, width: int, groups: int, each: int) -> Model:
     def merge(params: Tree, y_BHTE: Tensor) -> Tensor:
         return nn.linear(y_BHTE.transpose(-2, -3).flatten(-2), params["out"], params.get("out_bias"))
 
+    bounded = config.normed and each <= 1024
+
     def apply(params: Tree, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Extras]:
         if ctx.layout:
             q, k, v = project(params, x_BTD, ctx.layout.position_BT)
-            return merge(params, nn.attend_documents(q, spread(k), spread(v), ctx.layout.document_BT)), {}
+            return merge(params, nn.attend_documents(q, spread(k), spread(v), ctx.layout.document_BT, bounded)), {}
         q, k, v = project(params, x_BTD, torch.arange(x_BTD.shape[1], device=x_BTD.device)[None])
-        return merge(params, nn.attend(q, spread(k), spread(v), bounded=config.normed and each <= 1024)), {}
+        return merge(params, nn.attend(q, spread(k), spread(v), bounded)), {}
 
     def memory(batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValues:
         room = torch.zeros(batch, capacity, groups, each, dtype=dtype, device=device)

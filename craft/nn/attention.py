@@ -41,11 +41,13 @@ def attend(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool = False
     return attend_fused(q_BHTE, k_BHTE, v_BHTE)
 
 
-def attend_documents(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, document_BT: Tensor) -> Tensor:
-    """Causal attention within documents: a position sees those before it that have the same number."""
+def attend_documents(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, document_BT: Tensor, bounded: bool = False) -> Tensor:
+    """Causal attention within documents: a position sees those before it that have the same number; else as `attend`."""
+    if policy.current().kernels != "math" and q_BHTE.device.type == "cpu":
+        return attend_pairs(q_BHTE, k_BHTE, v_BHTE, bounded, document_BT)
     row = torch.arange(q_BHTE.shape[-2], device=q_BHTE.device)
     mask_B1TT = (row[:, None] >= row) & (document_BT[:, None, :, None] == document_BT[:, None, None, :])
-    if policy.current().kernels == "math" or q_BHTE.device.type == "cpu":
+    if policy.current().kernels == "math":
         return attend_math(q_BHTE, k_BHTE, v_BHTE, mask_B1TT)
     return functional.scaled_dot_product_attention(q_BHTE, k_BHTE, v_BHTE, attn_mask=mask_B1TT)
 
@@ -66,22 +68,25 @@ def attend_fused(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(q_BHTE, k_BHTE, v_BHTE, is_causal=True)
 
 
-def attend_pairs(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool = False) -> Tensor:
-    """Causal attention by pairs of chunks; no forward mode, no second derivative."""
+def attend_pairs(
+    q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bounded: bool = False, document_BT: Tensor | None = None
+) -> Tensor:
+    """Causal attention by pairs of chunks, within documents where these are given; no forward mode, no second derivative."""
     *lead, time, width = q_BHTE.shape
     chunks = _chunks(time)
     bounded = bounded and q_BHTE.dtype != torch.float16  # whose sums of exponentials would overflow
     cut = (*lead, chunks, time // chunks, width)
     q, k, v = (x.reshape(cut) for x in (q_BHTE * width**-0.5, k_BHTE, v_BHTE))
+    document = None if document_BT is None else document_BT.reshape(*document_BT.shape[:-1], 1, chunks, time // chunks, 1)
     kernel = whole.pairs if torch.compiler.is_compiling() else pairs
-    out: Tensor = kernel(q, k, v, bounded)
+    out: Tensor = kernel(q, k, v, bounded, document)
     return out.reshape(q_BHTE.shape)
 
 
 @whole.kernel
-def pairs(q: Tensor, k: Tensor, v: Tensor, bounded: bool) -> Tensor:
-    """Attention over chunks, (..., C, N, E) each, with scaled queries."""
-    return _Pairs.apply(q, k, v, bounded)[0]  # type: ignore[no-untyped-call, no-any-return]
+def pairs(q: Tensor, k: Tensor, v: Tensor, bounded: bool, document: Tensor | None = None) -> Tensor:
+    """Attention over chunks, (..., C, N, E) each, with scaled queries; of documents (..., C, N, 1)."""
+    return _Pairs.apply(q, k, v, bounded, document)[0]  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _chunks(time: int) -> int:
@@ -131,11 +136,13 @@ class _Pairs(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, bounded: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, bounded: bool, document: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys = _causal(q.shape[-3])
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         score = (_gather(q, queries) @ _gather(k, keys).transpose(-1, -2)).to(wide)
         visible = _visible(q.shape[-2], queries, keys, q.device)
+        if document is not None:
+            visible = visible & (_gather(document, queries) == _gather(document, keys).transpose(-1, -2))
         if not bounded:
             top = score.masked_fill(~visible, -math.inf).amax(-1, keepdim=True)
             score = score - _gather(_per_chunk(top, queries, _largest), queries)
@@ -152,7 +159,7 @@ class _Pairs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        return *_PairsBack.apply(*ctx.saved_tensors, grad), None  # type: ignore[no-untyped-call]
+        return *_PairsBack.apply(*ctx.saved_tensors, grad), None, None  # type: ignore[no-untyped-call]
 
 
 class _PairsBack(torch.autograd.Function):

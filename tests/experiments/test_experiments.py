@@ -12,7 +12,7 @@ from craft.cli.experiment import execute
 from craft.cli.find import experiment_class
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "cli.main(" in path.read_text(encoding="utf-8"))
 FLAGS = "--device cpu --compile none --precision fp32 --threads 1 --track.wandb off --sample.tokens 3"
 
 
