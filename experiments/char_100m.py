@@ -28,11 +28,11 @@ class Char100M(Char1M):
     """Samples of one update."""
     model: Sequence = Sequence(width=768, depth=12, pattern=(Attention(heads=24), FeedForward()), tuned_width=128)
     """The model."""
-    data: Text = Text(source="python")
+    data: Text = Text(source="python", division="hash")
     """The text."""
 
 
-PRESETS = {"smoke": Char100M(steps=2, batch=2)}
+PRESETS = {"smoke": Char100M(steps=2, batch=2, data=Text())}
 
 if __name__ == "__main__":
     cli.main(Char100M, presets=PRESETS)

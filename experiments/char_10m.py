@@ -28,11 +28,11 @@ class Char10M(Char1M):
     """Samples of one update."""
     model: Sequence = Sequence(width=384, depth=6, pattern=(Attention(heads=12), FeedForward()), tuned_width=128)
     """The model."""
-    data: Text = Text(source="python")
+    data: Text = Text(source="python", division="hash")
     """The text."""
 
 
-PRESETS = {"smoke": Char10M(steps=2, batch=2)}
+PRESETS = {"smoke": Char10M(steps=2, batch=2, data=Text())}
 
 if __name__ == "__main__":
     cli.main(Char10M, presets=PRESETS)

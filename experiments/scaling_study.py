@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -56,6 +56,8 @@ class Study:
     """Seeds of every run but those of the largest budget, which have one."""
     source: str = "python"
     """The text."""
+    division: Literal["hash", "contiguous"] = "hash"
+    """Which documents are held out: by their hash, so that every package is on both sides, or the last ones."""
     batch: int = 12
     """Samples of one update."""
     context: int = 256
@@ -118,7 +120,7 @@ def experiment(study: Study, row: Row) -> Char1M:
     width, depth = SHAPES[row.size]
     pattern = (Attention(heads=width // _HEAD), FeedForward())
     model = Model(width, pattern, depth, tied=row.kind == "subword", tuned_width=128)
-    text = Text(source=study.source, tokenizer=KINDS[row.kind])
+    text = Text(source=study.source, tokenizer=KINDS[row.kind], division=study.division)
     opened = text.open(context=study.context, batch=study.batch, seed=row.seed)
     flops = model.flops(model.build(opened.tokenizer.size).spec, study.context) * opened.tokens
     steps = max(1, round(row.budget / flops))

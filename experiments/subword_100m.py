@@ -28,7 +28,7 @@ class Subword100M(Char1M):
     """Samples of one update."""
     model: Sequence = Sequence(width=768, depth=12, pattern=(Attention(heads=24), FeedForward()), tied=True, tuned_width=128)
     """The model."""
-    data: Text = Text(source="python", tokenizer="bpe:16384")
+    data: Text = Text(source="python", division="hash", tokenizer="bpe:16384")
     """The text."""
 
 

@@ -28,7 +28,7 @@ class Subword10M(Char1M):
     """Samples of one update."""
     model: Sequence = Sequence(width=384, depth=6, pattern=(Attention(heads=12), FeedForward()), tied=True, tuned_width=128)
     """The model."""
-    data: Text = Text(source="python", tokenizer="bpe:4096")
+    data: Text = Text(source="python", division="hash", tokenizer="bpe:4096")
     """The text."""
 
 

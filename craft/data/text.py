@@ -56,7 +56,7 @@ class Text:
     more)."""
     tokenizer: str = attrs.field(default="char", validator=_known)
     """What a token is: `char`, `byte`, `bpe:8192` (so many subwords, learned from the training text), or the path of a
-    tokenizer.json or SentencePiece model."""
+    tokenizer.json or SentencePiece model; prepared data has its own."""
     split: str = "0.9,0.05,0.05"
     """Shares of the text for training, validation and test."""
     division: Literal["contiguous", "hash"] = attrs.field(default="contiguous", validator=_division)
@@ -191,6 +191,7 @@ class TextData:
             "files": sum(source["files"] for source in sources),
             "documents": sum(source["documents"] for source in sources),
             "characters": sum(source["characters"] for source in sources),
+            "tokenizer": found.index["tokenizer"]["name"],
             "vocabulary": self.tokenizer.size,
             **by_split,
             "corpus": "+".join(source["corpus"] for source in sources),
@@ -250,10 +251,9 @@ def _same(place: Path, given: Tokenizer) -> bool:
 def _opened(config: Text, directory: Path, given: Tokenizer | None) -> index.Prepared:
     found = index.open_prepared(directory)
     plain = Text()
-    asked = {name: getattr(config, name) for name in ("tokenizer", "split", "division", "field", "separator")}
+    # not the tokenizer, of which every experiment has its own: what prepared the data is what counts, and is recorded
+    asked = {name: getattr(config, name) for name in ("split", "division", "field", "separator")}
     without = {name: value for name, value in asked.items() if value != getattr(plain, name)}
-    if without.get("tokenizer") == found.index["tokenizer"]["name"]:
-        del without["tokenizer"]
     if without:
         shown = ", ".join(f"{name} {value!r}" for name, value in without.items())
         raise DataError(f"got {shown} for {directory}, which is prepared already; leave it out, or prepare the data anew")

@@ -202,7 +202,10 @@ def test_prepared_data_takes_no_other_settings(tmp_path, text):
     made(text, tmp_path / "out", "bpe:300")
     ready = str(tmp_path / "out")
     assert Text(source=ready, tokenizer="bpe:300").open(context=8, batch=2, seed=0).batch(0).inputs_BT.max() < 300
-    with pytest.raises(DataError, match=r"got tokenizer 'byte' for .* which is prepared already"):
-        Text(source=ready, tokenizer="byte").open(context=8, batch=2, seed=0).batch(0)
+    other = Text(source=ready, tokenizer="byte").open(context=8, batch=2, seed=0)
+    assert other.tokenizer.size == 300
+    assert other.describe()["tokenizer"] == "bpe:300"
+    with pytest.raises(DataError, match=r"got split '0\.8,0\.1,0\.1' for .* which is prepared already"):
+        Text(source=ready, split="0.8,0.1,0.1").open(context=8, batch=2, seed=0).batch(0)
     with pytest.raises(DataError, match="made by another tokenizer"):
         Text(source=ready).open(context=8, batch=2, seed=0, tokenizer=named_tokenizer("byte").build(())).batch(0)

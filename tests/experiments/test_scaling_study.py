@@ -9,7 +9,7 @@ import pytest
 from craft.errors import UsageError
 from experiments.scaling_study import Study, main, rows
 
-FLAGS = ["--plan", "2e8:100k 4e8:100k", "--kinds", "char", "--batch", "2", "--context", "16"]
+FLAGS = ["--plan", "2e8:100k 4e8:100k", "--kinds", "char", "--batch", "2", "--context", "16", "--division", "contiguous"]
 
 
 def test_the_plan_names_every_run_and_holds_out_the_largest_budget():
@@ -41,7 +41,7 @@ def test_what_is_there_is_not_trained_again(tmp_path, text, monkeypatch, capsys)
 
 
 def test_more_compute_than_text_is_refused(tmp_path, text):
-    flags = ["--plan", "1e13:100k", "--kinds", "char", "--source", str(text), "--batch", "2", "--context", "16"]
+    flags = ["--plan", "1e13:100k", "--kinds", "char", "--source", str(text), "--division", "contiguous", *FLAGS[4:8]]
     with pytest.raises(UsageError, match=r"times through .*; give more text or less compute"):
         main([*flags, "--out", str(tmp_path / "study")])
 

@@ -40,6 +40,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(rows, -2)
 
 
+DOCUMENTS = (torch.arange(34) >= 13).long().expand(2, 34)
+
+
+def apart(*qkv: Tensor) -> Tensor:
+    return torch.cat([attention(*(x[..., inside, :] for x in qkv)) for inside in (slice(13), slice(13, 34))], -2)
+
+
 def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     """Sum the inputs, each times the product of the factors after it: no state is carried."""
     rows = []
@@ -73,6 +80,7 @@ def scanned(time: int) -> tuple[tuple[int, ...], ...]:
 TABLE = {
     "attend": Row(nn.attend, attention, attended(5), plain="policy"),
     "attend bounded": Row(lambda q, k, v: nn.attend(q, k, v, True), attention, attended(32), plain="policy"),
+    "attend_documents": Row(lambda q, k, v: nn.attend_documents(q, k, v, DOCUMENTS), apart, attended(34), plain="policy"),
     "attend_fused": Row(nn.attend_fused, attention, attended(5), plain="never"),
     "attend_math": Row(nn.attend_math, attention, attended(5)),
     "attend_pairs": Row(nn.attend_pairs, attention, attended(34), plain="never"),

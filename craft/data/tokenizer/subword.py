@@ -35,7 +35,7 @@ class SubwordTokenizer:
 
     Examples
     --------
-    >>> tokenizer = BPE(300).build(["the cat sat on the mat"] * 9)
+    >>> tokenizer = BPE(262).build(["the cat sat on the mat"] * 9)
     >>> tokenizer.decode(tokenizer.encode("the hat"))
     'the hat'
     """
