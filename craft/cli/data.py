@@ -130,7 +130,8 @@ def _prepare(argv: Sequence[str]) -> int:
         with data.Meter() as meter:
             made = data.prepare(sources, settings, out, weights=weights, progress=meter)
     _print(made, as_json=False)
-    sys.stdout.write(f"\nTrain on it with\n  craft train char_1m --data.source {out}\n")
+    name = "subword_1m" if made.index["tokenizer"]["unit"] == "token" else "char_1m"
+    sys.stdout.write(f"\nTrain on it with\n  craft train {name} --data.source {out}\n")
     return 0
 
 

@@ -122,7 +122,7 @@ def _two(part: Part, place: int) -> tuple[Part, Part]:
     content = part.text.encode()
     while place and content[place] & 0xC0 == 0x80:
         place -= 1
-    return Part(content[:place].decode(), ends=True), Part(content[place:].decode(), part.ends)
+    return Part(content[:place].decode(), ends=True), part._replace(text=content[place:].decode())
 
 
 def joined(parts: Iterable[Part], *, lines: bool) -> Iterator[Part]:
@@ -131,4 +131,4 @@ def joined(parts: Iterable[Part], *, lines: bool) -> Iterator[Part]:
     for part in parts:
         last = part.text[-1:] or last
         missing = lines and part.ends and last != "\n"
-        yield Part(f"{part.text}\n", ends=True) if missing else part
+        yield Part(f"{part.text}\n", ends=True, added=1) if missing else part

@@ -82,8 +82,8 @@ def encode(tokenizer: Tokenizer, parts: list[Part], dtype: np.dtype[Any], *, hel
         at += len(ids_N)
         pieces.append(_fit(ids_N, tokenizer.size, dtype))
         ends += [at] if one.ends else []
-        counts["bytes"] += len(one.text.encode())
-        counts["characters"] += len(one.text)
+        counts["bytes"] += len(one.text.encode()) - one.added
+        counts["characters"] += len(one.text) - one.added
     return Encoded(np.concatenate([np.zeros(0, dtype), *pieces]), ends, counts)
 
 

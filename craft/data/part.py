@@ -23,10 +23,13 @@ class Part(NamedTuple):
         Its text.
     ends
         Whether the document ends with it.
+    added
+        Characters at its end that mark the end and are not the document's own.
     """
 
     text: str
     ends: bool = True
+    added: int = 0
 
 
 def documents(texts: Iterable[str], separator: str = "") -> Iterator[Part]:

@@ -95,7 +95,9 @@ def prepare(
         If the disk is full: what is finished stays, and the same call goes on from there.
     """
     tell = progress or (lambda stage, done, total: None)
-    out.mkdir(parents=True, exist_ok=True)
+    if not sources:
+        raise DataError("got no source; name a file, a folder, or a corpus such as stdlib")
+    _make(out)
     looked = list(surveys) or [_look(source, tell) for source in sources]
     work = _Work(list(sources), looked, settings, out, list(weights), tokenizer, tell)
     with contextlib.ExitStack() as held:
@@ -105,6 +107,17 @@ def prepare(
         store.sweep_litter(out)
         with store.Journal(out / JOURNAL) as journal:
             return work.go(journal)
+
+
+def _make(out: Path) -> None:
+    """Make the directory, and refuse one that holds something else."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        inside = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError as error:
+        raise DataError(f"got {out} for the result, which cannot be made ({error.strerror}); name another --out") from error
+    if inside and not inside & {INDEX, JOURNAL}:
+        raise DataError(f"got {out} for the result, which holds other files ({min(inside)} ...); name an empty --out")
 
 
 def _wait(held: contextlib.ExitStack, out: Path, tell: Progress) -> None:

@@ -23,7 +23,7 @@ def test_a_text_is_prepared_shown_and_trained_on(craft, prose, tmp_path, small):
     code, shown, err = craft("data", "prepare", prose, "--tokenizer", "bpe:300", "--out", out)
     assert (code, err) == (0, "")
     assert max(len(line) for line in shown.replace(str(tmp_path), "").splitlines()) <= 80
-    assert f"craft train char_1m --data.source {out}" in shown
+    assert f"craft train subword_1m --data.source {out}" in shown
     assert craft("data", "prepare", prose, "--tokenizer", "bpe:300", "--out", out).code == 0
     told = json.loads(craft("data", "info", out, "--verify", "--json").out)
     assert told["tokenizer"]["size"] == 300
@@ -78,6 +78,18 @@ def test_a_broken_line_is_named_and_left_out_on_request(craft, tmp_path):
     assert code == 2
     assert "a.jsonl, line 2, is broken" in err
     assert "1 broken rows left out" in craft("data", "prepare", path, "--out", tmp_path / "out", "--skip-bad").out
+
+
+def test_a_place_that_is_taken_or_cannot_be_made_is_named(craft, prose, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch\n", encoding="utf-8")
+    code, _, err = craft("data", "prepare", prose, "--out", tmp_path / "mine")
+    assert code == 2
+    assert "holds other files (thesis.txt ...); name an empty --out" in err
+    code, _, err = craft("data", "prepare", prose, "--out", prose)
+    assert code == 2
+    assert "cannot be made" in err
+    assert "got no source" in craft("data", "prepare", "--out", tmp_path / "out").err
 
 
 def test_what_is_not_prepared_is_said(craft, tmp_path, prose):

@@ -185,6 +185,17 @@ def test_an_empty_split_is_refused(tmp_path):
         made(path, tmp_path / "out", by="hash")
 
 
+def test_bytes_are_those_of_the_text_whatever_marks_the_ends(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = [f"document number {number} é" for number in range(400)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    found = [made(path, tmp_path / name, name) for name in ("char", "byte", "bpe:300")]
+    for split in SPLITS:
+        sizes = {(one.total(split, "bytes"), one.total(split, "documents")) for one in found}
+        assert len(sizes) == 1
+    assert sum(found[0].total(split, "bytes") for split in SPLITS) == len("".join(texts).encode())
+
+
 def test_a_mixture_keeps_its_weights_and_trains(tmp_path):
     for name, letter in (("a", "a"), ("b", "b")):
         (tmp_path / f"{name}.txt").write_text(f"{letter}\n" * 2000, encoding="utf-8")
