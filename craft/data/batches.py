@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Protocol
@@ -39,7 +40,7 @@ class Stream(Protocol):
         ...
 
 
-class _Sources:
+class _Sources(ABC):
     """What both have in common: several sources, and files that must not change."""
 
     def __init__(self, prepared: Prepared, context: int, seed: int) -> None:
@@ -52,9 +53,17 @@ class _Sources:
         """Training tokens by source."""
         return self.prepared.tokens["train"]
 
+    @abstractmethod
     def counts(self) -> list[int]:
         """Return the samples of an epoch, by source."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _covering(self, sources: list[Tokens], size: int) -> Iterator[Batch]:
+        """Yield the batches that cover the tokens of all sources, one after the other."""
+
+    def cover(self, name: str, size: int) -> Iterator[Batch]:
+        """Return the batches that cover a split."""
+        return self._covering(self._split(name), size)
 
     def epochs(self, samples: int) -> float:
         """Return how often so many samples go through the source that comes most often."""
@@ -113,10 +122,6 @@ class Windows(_Sources):
             inputs_BT[place], targets_BT[place] = (x[0] for x in windows.take(self.train[source], start_1, self.context))
         return Batch(inputs_BT, targets_BT, torch.ones(number, self.context), sample_B)
 
-    def cover(self, name: str, size: int) -> Iterator[Batch]:
-        """Return the batches that cover a split."""
-        return self._covering(self._split(name), size)
-
     def _covering(self, sources: list[Tokens], size: int) -> Iterator[Batch]:
         for tokens in sources:
             for first in range(0, windows.covering(len(tokens), self.context), size):
@@ -152,10 +157,6 @@ class Packed(_Sources):
             places.append(place_N)
         back_B = torch.cat(places).argsort()
         return parts[0] if len(parts) == 1 else tree.map(lambda *each: torch.cat(each)[back_B], *parts)
-
-    def cover(self, name: str, size: int) -> Iterator[Batch]:
-        """Return the batches that cover a split."""
-        return self._covering(self._split(name), size)
 
     def _covering(self, sources: list[Tokens], size: int) -> Iterator[Batch]:
         for tokens in sources:

@@ -116,24 +116,22 @@ class SubwordTokenizer:
 
     def stream(self) -> Stream:
         """Start the text of ids that come a few at a time."""
-        kept: list[int] = []
-        shown = [0, ""]  # ids that were shown, and their text: only what follows them is decoded anew
+        kept: list[int] = []  # the last id that was shown, for what a decoder makes of the beginning, and what came after
+        shown = [""]  # the text of that id
 
         def push(ids: Iterable[int]) -> str:
             kept.extend(int(i) for i in ids)
             text = self.decode(kept)
-            if text.endswith("\ufffd"):  # half a character, or the model's own U+FFFD: wait for what follows
-                return ""
-            return forget(text)
+            return "" if text.endswith("\ufffd") else show(text)  # half a character, or U+FFFD itself: wait for what follows
 
-        def forget(text: str) -> str:
-            new = text[len(str(shown[1])) :]
-            del kept[: -1 or None]
-            shown[:] = [len(kept), self.decode(kept)]
+        def show(text: str) -> str:
+            new = text[len(shown[0]) :]
+            del kept[:-1]
+            shown[0] = self.decode(kept)
             return new
 
         def finish() -> str:
-            return forget(self.decode(kept)) if kept else ""
+            return show(self.decode(kept))
 
         return Stream(push, finish)
 
