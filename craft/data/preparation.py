@@ -133,12 +133,16 @@ def _wait(held: contextlib.ExitStack, out: Path, tell: Progress) -> None:
 
 def key(settings: Settings, looked: Survey, tokenizer: Tokenizer | None) -> str:
     """Name a preparation by its content: what is read, and how it becomes tokens."""
-    return hashlib.sha256(dump(_plan([looked], settings, [1.0], tokenizer), sort=True)).hexdigest()[:32]
+    return hashlib.sha256(dump(_plan([looked], settings, [1.0], _given(settings, tokenizer)), sort=True)).hexdigest()[:32]
 
 
-def _plan(looked: list[Survey], settings: Settings, weights: list[float], tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _given(settings: Settings, tokenizer: Tokenizer | None) -> Tokenizer | None:
+    """Return the tokenizer that is there before any text was read."""
     builder = named_tokenizer(settings.tokenizer)
-    given = tokenizer or (builder.build(()) if isinstance(builder, TokenizerFile) else None)
+    return tokenizer or (builder.build(()) if isinstance(builder, TokenizerFile) else None)
+
+
+def _plan(looked: list[Survey], settings: Settings, weights: list[float], given: Tokenizer | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "sources": [[one.corpus, weight] for one, weight in zip(looked, weights, strict=True)],
@@ -208,9 +212,8 @@ class _Work:
     ) -> None:
         self.sources, self.looked, self.settings, self.out, self.tell = sources, looked, settings, out, tell
         self.weights = _weights(weights, looked)
-        self.plan = _plan(looked, settings, self.weights, tokenizer)
-        self.builder = named_tokenizer(settings.tokenizer)
-        self.given = tokenizer or (self.builder.build(()) if isinstance(self.builder, TokenizerFile) else None)
+        self.builder, self.given = named_tokenizer(settings.tokenizer), _given(settings, tokenizer)
+        self.plan = _plan(looked, settings, self.weights, self.given)
 
     def same(self, found: Prepared) -> Prepared:
         """Refuse what is there already if it is not what is asked for."""
@@ -238,6 +241,7 @@ class _Work:
         for number, entry in enumerate(done):
             shards = [row["shard"] for row in rows if row.get("shard", {}).get("source") == number]
             entry["splits"] = self._encode(number, tokenizer, journal, shards)
+        self._refuse_changed(done)
         self._refuse_empty(done)
         stored = (self.out / TOKENIZER).read_bytes()
         index = {
@@ -315,6 +319,16 @@ class _Work:
             return block, None
         encoded = encode(tokenizer, block.parts, dtype, held_out=block.split > 0, lossy=self.settings.lossy)
         return block, encoded
+
+    def _refuse_changed(self, done: list[dict[str, Any]]) -> None:
+        """Refuse a source that was written to between its survey and its encoding."""
+        for source, entry in zip(self.sources, done, strict=True):
+            found = sum(entry["splits"][name]["bytes"] for name in SPLITS)
+            if found != entry["bytes"]:
+                raise DataError(
+                    f"{source.place} was changed while it was read: {entry['bytes']:,} bytes of text first, then {found:,}; "
+                    f"delete {self.out} and prepare it anew"
+                )
 
     def _refuse_empty(self, done: list[dict[str, Any]]) -> None:
         for name, share in zip(SPLITS, shares(self.settings.division.split), strict=True):

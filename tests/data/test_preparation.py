@@ -15,6 +15,7 @@ import pytest
 from craft.data import DataError, Division, Settings, Text, find, named_tokenizer, open_prepared, part, prepare
 from craft.data import preparation as module
 from craft.data.division import SPLITS
+from craft.data.survey import survey
 from craft.store import disk
 
 LINES = [f"line {number} of a text: {'abc'[number % 3] * (number % 17)} é☃\n" for number in range(3000)]
@@ -176,6 +177,15 @@ def test_a_lossy_tokenizer_is_refused_unless_allowed(tmp_path, text):
         made(text, tmp_path / "out", str(path))
     settings = Settings(str(path), Division(), lossy=True)
     assert prepare([find(str(text))], settings, tmp_path / "allowed").total("train", "lossy") > 0
+
+
+def test_a_source_that_changes_on_the_way_is_refused(tmp_path, text):
+    source = find(str(text))
+    looked = survey(source)
+    text.write_text("".join(LINES) + "one more line\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"text\.txt was changed while it was read: [\d,]+ bytes of text first, then"):
+        prepare([source], Settings(), tmp_path / "out", surveys=[looked])
+    assert not (tmp_path / "out" / "index.json").exists()
 
 
 def test_an_empty_split_is_refused(tmp_path):
