@@ -69,7 +69,7 @@ def read(directory: Path) -> Record:
     directory = Path(directory)
     path = directory / _CONFIG
     if not path.is_file():
-        what = "has no config.json" if directory.is_dir() else "does not exist"
+        what = "has no config.json" if directory.is_dir() else "is a file" if directory.exists() else "does not exist"
         raise UsageError(f"got {directory} as a run, but it {what}; give the directory of a run, such as outputs/char_1m/...")
     data = config.load(path)
     if not isinstance(data.get("format"), int) or data["format"] > FORMAT or "experiment" not in data:

@@ -51,7 +51,7 @@ def find(places: Sequence[Path]) -> Found:
             continue
         inside = list(_runs(place)) if place.is_dir() else []
         if not inside:
-            what = "holds no run" if place.is_dir() else "does not exist"
+            what = "holds no run" if place.is_dir() else "is a file" if place.exists() else "does not exist"
             raise UsageError(f"got {place}, which {what}; give the directory of a run, or a folder that holds runs")
         directories += [run for run in inside if _reports(run)]
         silent += [run for run in inside if not _reports(run)]

@@ -1,6 +1,7 @@
 """The runs that are meant, and what is not a run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_what_is_no_run(make, tmp_path):
     (tmp_path / "broken" / "config.json").write_text("{", encoding="utf-8")
     for places, words in (
         ([], "got no run; name directories"),
+        ([Path(__file__)], "test_find.py, which is a file; give the directory of a run"),
         ([tmp_path / "nowhere"], "nowhere, which does not exist"),
         ([tmp_path / "empty"], "empty, which holds no run"),
         ([tmp_path / "broken"], "broken, which holds no run"),
