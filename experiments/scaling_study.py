@@ -13,10 +13,14 @@ Run: python -m experiments.scaling_study --out outputs/scaling
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +44,7 @@ KINDS = {"char": "char", "subword": "bpe:1024"}
 _HEAD = 32
 
 
-def _budgets(instance: Any, attribute: Any, value: str) -> None:
+def _planned(instance: Any, attribute: Any, value: str) -> None:
     _plan(value)
 
 
@@ -48,20 +52,25 @@ def _budgets(instance: Any, attribute: Any, value: str) -> None:
 class Study:
     """Train models of several sizes and kinds of token with several budgets, and fit a law to them."""
 
-    plan: str = attrs.field(default="4e12:100k,300k,1m 1.6e13:100k,300k,1m,3m 6.4e13:300k,1m,3m 1.3e14:3m", validator=_budgets)
-    """Budgets in floating-point operations, each with the sizes that are trained with it; the largest one is predicted."""
+    plan: str = attrs.field(
+        default="4e12:100k,300k,1m*3 1.6e13:100k,300k,1m,3m*2 6.4e13:300k,1m,3m 1.28e14:10m", validator=_planned
+    )
+    """Budgets in floating-point operations, each with the sizes that are trained with it, and `*3` for three seeds; the largest
+    budget is predicted."""
     kinds: str = "char,subword"
     """Kinds of token: char, subword or both."""
-    seeds: int = 1
-    """Seeds of every run but those of the largest budget, which have one."""
     source: str = "python"
     """The text."""
+    split: str = "0.99,0.005,0.005"
+    """Shares of the text for training, validation and test."""
     division: Literal["hash", "contiguous"] = "hash"
     """Which documents are held out: by their hash, so that every package is on both sides, or the last ones."""
     batch: int = 12
     """Samples of one update."""
     context: int = 256
     """Length of one sample, tokens."""
+    jobs: int = attrs.field(default=1, validator=config.at_least(1))
+    """Runs at a time; each has its share of the cores, and small models leave cores idle when they have several."""
     out: Path = Path("outputs/scaling")
     """Directory of the runs and of what is found."""
     only_report: bool = False
@@ -88,31 +97,39 @@ class Row:
     @property
     def name(self) -> str:
         """Name of its directory."""
-        return f"{self.kind}-{self.size}-{self.budget:.1e}-seed{self.seed}".replace("+", "")
+        return f"{self.kind}-{self.size}-{self.budget:.2e}-seed{self.seed}".replace("+", "")
 
 
-def _plan(text: str) -> dict[float, list[str]]:
+def _plan(text: str) -> dict[float, tuple[list[str], int]]:
+    """Read a plan: sizes and number of seeds by budget."""
+    found = {}
     try:
-        found = {float(word.split(":")[0]): word.split(":")[1].split(",") for word in text.split()}
-    except (ValueError, IndexError) as error:
-        raise UsageError(f"got the plan {text!r}; expected budgets and sizes, such as '4e12:100k,1m 1.6e13:1m'") from error
-    unknown = sorted({size for sizes in found.values() for size in sizes} - set(SHAPES))
+        for word in text.split():
+            budget, sizes = word.split(":")
+            names, _, seeds = sizes.partition("*")
+            found[float(budget)] = names.split(","), int(seeds or 1)
+    except ValueError as error:
+        raise UsageError(f"got the plan {text!r}; expected budgets and sizes, such as '4e12:100k,1m*3 1.6e13:1m'") from error
+    unknown = sorted({size for sizes, _ in found.values() for size in sizes} - set(SHAPES))
     if unknown or not found:
         raise UsageError(f"got the sizes {', '.join(unknown) or 'none'}; expected some of {', '.join(SHAPES)}")
+    bad = [budget for budget, (_, seeds) in found.items() if seeds < 1 or not 0 < budget < math.inf]
+    if bad:
+        raise UsageError(
+            f"got the budget {bad[0]:g} with {found[bad[0]][1]} seeds; expected a positive budget and at least 1 seed"
+        )
     return found
 
 
 def rows(study: Study) -> Iterator[Row]:
     """List the runs, the cheapest first."""
     plan = _plan(study.plan)
-    for budget in sorted(plan):
-        largest = budget == max(plan)
-        for kind in study.kinds.split(","):
-            if kind not in KINDS:
-                raise UsageError(f"got the kind {kind!r}; expected some of {', '.join(KINDS)}")
-            yield from (
-                Row(kind, size, budget, seed, largest) for size in plan[budget] for seed in range(1 if largest else study.seeds)
-            )
+    kinds = study.kinds.split(",")
+    for kind in set(kinds) - set(KINDS):
+        raise UsageError(f"got the kind {kind!r}; expected some of {', '.join(KINDS)}")
+    for budget, (sizes, seeds) in sorted(plan.items()):
+        places = ((seed, size, kind) for seed in range(seeds) for size in sizes for kind in kinds)
+        yield from (Row(kind, size, budget, seed, budget == max(plan)) for seed, size, kind in places)
 
 
 def experiment(study: Study, row: Row) -> Char1M:
@@ -120,7 +137,7 @@ def experiment(study: Study, row: Row) -> Char1M:
     width, depth = SHAPES[row.size]
     pattern = (Attention(heads=width // _HEAD), FeedForward())
     model = Model(width, pattern, depth, tied=row.kind == "subword", tuned_width=128)
-    text = Text(source=study.source, tokenizer=KINDS[row.kind], division=study.division)
+    text = Text(source=study.source, tokenizer=KINDS[row.kind], split=study.split, division=study.division)
     opened = text.open(context=study.context, batch=study.batch, seed=row.seed)
     flops = model.flops(model.build(opened.tokenizer.size).spec, study.context) * opened.tokens
     steps = max(1, round(row.budget / flops))
@@ -131,18 +148,65 @@ def experiment(study: Study, row: Row) -> Char1M:
     return Char1M(steps=steps, batch=study.batch, context=study.context, seed=row.seed, model=model, data=text)
 
 
-def train(study: Study, row: Row) -> None:
-    """Train one run in a process of its own, or go on with it."""
+def describe(study: Study, row: Row) -> None:
+    """Write the configuration of a run, which `--config` takes.
+
+    Raises
+    ------
+    UsageError
+        If a run of this name was made with another one.
+    """
+    place, values = study.out / "runs" / f"{row.name}.json", config.to_dict(experiment(study, row))
+    if place.is_file() and (former := json.loads(place.read_text(encoding="utf-8"))) != values:
+        other = sorted(name for name in {*former, *values} if former.get(name) != values.get(name))
+        raise UsageError(f"got {study.out}, where {row.name} has another {' and '.join(other)}; name another --out")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    store.write_json(place, values)
+
+
+def train(study: Study, missing: Sequence[Row]) -> None:
+    """Train runs, each in processes of its own, or go on with them; the others go on where one fails.
+
+    Raises
+    ------
+    UsageError
+        At the end, if some failed, with the first one's name and what it said last.
+    """
+    began, failed = time.monotonic(), []
+    with ThreadPoolExecutor(study.jobs) as pool:
+        try:
+            for number, (row, problem) in enumerate(pool.map(lambda row: (row, _train(study, row)), missing), 1):
+                minutes = (time.monotonic() - began) / 60
+                _say(f"{number} of {len(missing)}  {row.name}  {problem or 'finished'}  after {minutes:.1f} min")
+                failed += [f"{row.name} {problem}"] if problem else []
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that run save themselves: they get the same signal
+            raise
+    if failed:
+        raise UsageError(f"{len(failed)} of {len(missing)} runs failed, the first: {failed[0]}; the same command goes on")
+
+
+def _train(study: Study, row: Row) -> str:
+    """Train one run and judge it in detail; return what went wrong."""
     place = study.out / "runs" / row.name
-    if place.is_dir() and result(study, row) is not None:
-        return
-    study.out.joinpath("runs").mkdir(parents=True, exist_ok=True)
-    described = study.out / "runs" / f"{row.name}.json"
-    store.write_json(described, config.to_dict(experiment(study, row)))
-    flags = ["--config", described, "--out", place, "--resume", "auto", "--track.group", study.out.name]
-    ended = subprocess.run([sys.executable, "-m", "experiments.char_1m", *map(str, flags)], check=False)
-    if ended.returncode:
-        raise UsageError(f"{row.name} ended with {ended.returncode}; the same command goes on with it")
+    log = Path(f"{place}.txt")
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // study.jobs))]
+    run = ["--config", f"{place}.json", "--out", str(place), "--resume", "auto", "--track.group", study.out.name]
+    for command in (
+        ["-m", "experiments.char_1m", *run],
+        ["-m", "craft", "evaluate", str(place), "--detail", "--precision", "auto"],
+    ):
+        with log.open("a", encoding="utf-8") as stream:
+            done = subprocess.run([sys.executable, *command, *threads], stdout=stream, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+            return f"ended with {done.returncode} ({last}; all of it is in {log})"
+    return ""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def result(study: Study, row: Row) -> dict[str, Any] | None:
@@ -244,11 +308,12 @@ def main(argv: Sequence[str]) -> int:
     """Train what is missing and report."""
     study = parse_flags(Study, argv, "python -m experiments.scaling_study")
     planned = list(rows(study))
-    for number, row in enumerate(planned, 1):
-        if not study.only_report:
-            sys.stdout.write(f"\n== {number} of {len(planned)}: {row.name}\n")
-            sys.stdout.flush()
-            train(study, row)
+    if not study.only_report:
+        for row in planned:
+            describe(study, row)
+        missing = [row for row in planned if result(study, row) is None]
+        _say(f"{len(planned)} runs, {len(missing)} to train; each writes what it says to {study.out}/runs/NAME.txt")
+        train(study, missing)
     found = [one for one in (result(study, row) for row in planned) if one is not None]
     if not found:
         raise UsageError(f"got {study.out}, where no run is finished; leave --only-report out to train them")
