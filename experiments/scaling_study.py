@@ -13,6 +13,7 @@ Run: python -m experiments.scaling_study --out outputs/scaling
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +34,11 @@ from craft.data import Text
 from craft.errors import UsageError
 from craft.mixers import Attention, FeedForward
 from craft.models import Sequence as Model
-from craft.report import scaling
+from craft.report import picture
+from experiments import scaling_report
 from experiments.char_1m import Char1M
 
-__all__ = ["Row", "Study", "result", "rows", "summarise"]
+__all__ = ["Row", "Study", "result", "rows"]
 
 SHAPES = {"100k": (64, 2), "300k": (96, 3), "1m": (128, 4), "3m": (192, 6), "10m": (384, 6), "100m": (768, 12)}
 """Width and depth; the names are about the parameters without embedding and head."""
@@ -115,9 +117,7 @@ def _plan(text: str) -> dict[float, tuple[list[str], int]]:
         raise UsageError(f"got the sizes {', '.join(unknown) or 'none'}; expected some of {', '.join(SHAPES)}")
     bad = [budget for budget, (_, seeds) in found.items() if seeds < 1 or not 0 < budget < math.inf]
     if bad:
-        raise UsageError(
-            f"got the budget {bad[0]:g} with {found[bad[0]][1]} seeds; expected a positive budget and at least 1 seed"
-        )
+        raise UsageError(f"got the budget {bad[0]:g} for {found[bad[0]][1]} seeds; expected a positive budget, and a seed")
     return found
 
 
@@ -175,10 +175,11 @@ def train(study: Study, missing: Sequence[Row]) -> None:
     began, failed = time.monotonic(), []
     with ThreadPoolExecutor(study.jobs) as pool:
         try:
-            for number, (row, problem) in enumerate(pool.map(lambda row: (row, _train(study, row)), missing), 1):
-                minutes = (time.monotonic() - began) / 60
-                _say(f"{number} of {len(missing)}  {row.name}  {problem or 'finished'}  after {minutes:.1f} min")
-                failed += [f"{row.name} {problem}"] if problem else []
+            rows = {pool.submit(_train, study, row): row.name for row in missing}
+            for number, done in enumerate(as_completed(rows), 1):
+                name, problem, minutes = rows[done], done.result(), (time.monotonic() - began) / 60
+                _say(f"{number} of {len(missing)}  {name}  {problem or 'finished'}  after {minutes:.1f} min")
+                failed += [f"{name} {problem}"] if problem else []
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those that run save themselves: they get the same signal
             raise
@@ -210,98 +211,29 @@ def _say(text: str) -> None:
 
 
 def result(study: Study, row: Row) -> dict[str, Any] | None:
-    """Return what a finished run came to; None where it is not finished."""
-    try:
-        story = report.read(study.out / "runs" / row.name)
-    except UsageError:
-        return None
-    measured = story.column("eval/bits_per_byte")
-    if not story.finished or not measured:
-        return None
-    model, text = story.config["model"], story.config["data"]
-    each = text["bytes"]["train"] / text["tokens"]["train"]
-    return {
-        **attrs.asdict(row),
-        "parameters": model["parameters"],
-        "body": model["parameters_without_embedding"],
-        "flops": model["flops_per_step"] * story.steps,
-        "bytes": story.rows[-1]["tokens"] * each,
-        "epochs": text["epochs"],
-        "seconds": story.rows[-1].get("clock/seconds", math.nan),
-        "bits_per_byte": measured[-1],
-    }
+    """Return what a run came to; None where it is not finished."""
+    found = scaling_report.measured(study.out / "runs" / row.name)
+    return found and attrs.asdict(row) | found
 
 
-def summarise(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Fit a law to each kind of token, and compare what it promises for the largest budget with what was measured."""
-    told: dict[str, Any] = {}
-    for kind in dict.fromkeys(one["kind"] for one in found):
-        own = [one for one in found if one["kind"] == kind]
-        fitted = [scaling.Point(one["body"], one["bytes"], one["bits_per_byte"]) for one in own if not one["held_out"]]
-        try:
-            law = scaling.fit(fitted)
-        except UsageError as error:
-            told[kind] = {"not_fitted": str(error)}
-            continue
-        told[kind] = {
-            "law": law._asdict(),
-            "runs": len(fitted),
-            "predicted": [_predicted(law, fitted, one) for one in own if one["held_out"]],
-        }
-    return told
-
-
-def _predicted(law: scaling.Law, fitted: list[scaling.Point], one: dict[str, Any]) -> dict[str, Any]:
-    low, high = scaling.interval(scaling.grouped(fitted), one["body"], one["bytes"])
-    promised = law.loss(one["body"], one["bytes"])
-    measured = one["bits_per_byte"]
-    return {
-        "size": one["size"],
-        "promised": promised,
-        "interval": [low, high],
-        "measured": measured,
-        "off": promised / measured - 1,
-    }
-
-
-def page(study: Study, found: Sequence[dict[str, Any]], told: dict[str, Any]) -> str:
-    """Write what was found as Markdown."""
-    head = (
-        "| tokens | size | parameters | without ends | FLOPs | MB of text | epochs | bits a byte | minutes |\n"
-        + "|---" * 9
-        + "|\n"
-    )
-    ordered = sorted(found, key=lambda one: (one["budget"], one["kind"], one["body"], one["seed"]))
-    body = "".join(f"| {' | '.join(_cells(one))} |\n" for one in ordered)
-    laws = "".join(_law(kind, one) for kind, one in told.items())
-    return f"# Scaling on {study.source}\n\n{head}{body}\n{laws}"
-
-
-def _cells(one: dict[str, Any]) -> list[str]:
-    measured = f"{one['bits_per_byte']:.4f}{' (held out)' if one['held_out'] else ''}"
-    sizes = [f"{one['parameters']:,}", f"{one['body']:,}", f"{one['flops']:.2g}", f"{one['bytes'] / 1e6:.1f}"]
-    return [one["kind"], one["size"], *sizes, f"{one['epochs']:.2f}", measured, f"{one['seconds'] / 60:.1f}"]
-
-
-def _law(kind: str, told: dict[str, Any]) -> str:
-    if "not_fitted" in told:
-        return f"- {kind}: no law, {told['not_fitted']}\n"
-    law = scaling.Law(**told["law"])
-    parts = [
-        f"{math.exp(log):.3g} / {what}^{power:.3f}"
-        for log, what, power in (
-            (law.log_a, "N", law.alpha),
-            (law.log_b, "D", law.beta),
-        )
-    ]
-    text = f"- {kind}: bits a byte = {law.floor:.3f} + {' + '.join(parts)}"
-    for one in told["predicted"]:
-        low, high = one["interval"]
-        text += (
-            f"; {one['size']}: promised {one['promised']:.4f} (90 % of resamples: {low:.4f} to {high:.4f}), "
-            f"measured {one['measured']:.4f}, off by {one['off']:+.1%}"
-        )
-    return text + f" ({told['runs']} runs)\n"
+def write(study: Study, planned: Sequence[Row]) -> str:
+    """Write what was found so far: study.json, study.md, figures and compare.html; return study.md."""
+    by_row = {row: result(study, row) for row in planned}
+    found = [one for one in by_row.values() if one is not None]
+    if not found:
+        raise UsageError(f"got {study.out}, where no run is finished; leave --only-report out to train them")
+    laws = scaling_report.summarise(found)
+    text = scaling_report.page(f"Scaling on {study.source}", found, laws)
+    store.write_json(study.out / "study.json", {"runs": found, "laws": laws})
+    store.write(study.out / "study.md", text)
+    report.write_page([study.out / "runs" / row.name for row, one in by_row.items() if one], study.out / "compare.html")
+    if importlib.util.find_spec("matplotlib") is None:
+        _say("no figures: they need matplotlib, pip install 'craft[report]'")
+        return text
+    for name, paint in scaling_report.figures(found, laws).items():
+        for kind, data in picture.drawn(paint).items():
+            store.write(study.out / f"{name}.{kind}", data)
+    return text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -314,14 +246,8 @@ def main(argv: Sequence[str]) -> int:
         missing = [row for row in planned if result(study, row) is None]
         _say(f"{len(planned)} runs, {len(missing)} to train; each writes what it says to {study.out}/runs/NAME.txt")
         train(study, missing)
-    found = [one for one in (result(study, row) for row in planned) if one is not None]
-    if not found:
-        raise UsageError(f"got {study.out}, where no run is finished; leave --only-report out to train them")
-    told = summarise(found)
-    store.write_json(study.out / "study.json", {"runs": found, "laws": told})
-    store.write(study.out / "study.md", page(study, found, told))
-    report.write_page([study.out / "runs" / row.name for row in planned if result(study, row)], study.out / "compare.html")
-    sys.stdout.write(page(study, found, told) + f"\n{study.out}/compare.html has the curves and samples\n")
+    text = write(study, planned)
+    _say(f"\n{text}\n{study.out}: study.md and its figures; compare.html has the curves and samples")
     return 0
 
 

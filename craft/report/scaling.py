@@ -1,15 +1,16 @@
 """Laws of scaling: loss as a function of parameters and data. Hoffmann et al. 2022, arXiv:2203.15556, approach 3.
 
-L(N, D) = E + A / N^alpha + B / D^beta, fitted by the Huber loss of the logarithm over a grid of starts; intervals by resampling
-the seeds of each size and budget (Efron 1979, doi:10.1214/aos/1176344552).
+L(N, D) = E + A / N^alpha + B / D^beta, fitted by the Huber loss of the logarithm over a grid of starts; intervals by a
+bootstrap over seeds (Efron 1979, doi:10.1214/aos/1176344552).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from craft.errors import UsageError
 from craft.types import Tensor
 
-__all__ = ["Law", "Point", "fit", "grouped", "interval"]
+__all__ = ["Draw", "Law", "Point", "bootstrap", "fit", "grouped", "within"]
 
 _HUBER = 1e-3
 _FEWEST = 5
@@ -54,19 +55,6 @@ class Law(NamedTuple):
         """Return the bits a byte that the law promises."""
         return float(_losses(torch.tensor(self, dtype=torch.float64).unbind(), *_logs([Point(size, data, 1.0)])[:2])[0])
 
-    def best_size(self, compute: float, each: float) -> float:
-        """Return the parameters that are best for a budget.
-
-        Parameters
-        ----------
-        compute
-            Floating-point operations.
-        each
-            Operations for one parameter and one byte: 6 by the tokens a byte.
-        """
-        gain = (self.alpha * torch.tensor(self.log_a).exp() / (self.beta * torch.tensor(self.log_b).exp())).item()
-        return float((gain * (compute / each) ** self.beta) ** (1 / (self.alpha + self.beta)))
-
 
 def fit(points: Sequence[Point]) -> Law:
     """Fit a law.
@@ -74,49 +62,81 @@ def fit(points: Sequence[Point]) -> Law:
     Parameters
     ----------
     points
-        Runs of at least three sizes or budgets, five in all.
+        Runs of at least five pairs of a size and an amount of data.
 
     Raises
     ------
     UsageError
         If these are too few.
     """
-    if len({(p.size, p.data) for p in points}) < _FEWEST:
-        raise UsageError(f"got {len(points)} runs for a law of five numbers; train at least {_FEWEST} sizes and budgets")
+    places = len({(p.size, p.data) for p in points})
+    if places < _FEWEST:
+        raise UsageError(f"got {places} pairs of a size and a budget for a law of five numbers; train at least {_FEWEST}")
     size_N, data_N, loss_N = _logs(points)
     starts = itertools.product((0.2, 0.5), (0.2, 0.5), (0.3, 0.8))
-    found = [_descend(size_N, data_N, loss_N, *start) for start in starts]
+    found = [_descend(size_N, data_N, loss_N, _start(size_N, data_N, loss_N, *start)) for start in starts]
     return min(found, key=lambda one: one[1])[0]
 
 
-def interval(
-    groups: Sequence[Sequence[Point]], size: float, data: float, *, draws: int = 200, share: float = 0.9
-) -> tuple[float, float]:
-    """Return the range in which a prediction lies when the seeds of each size and budget are drawn anew.
+class Draw(NamedTuple):
+    """One sample of a bootstrap: the law of its runs, and the share by which one more run's loss would differ from it."""
+
+    law: Law
+    noise: float
+
+    def loss(self, size: float, data: float) -> float:
+        """Return the bits a byte of one run of that size, drawn with its seed."""
+        return self.law.loss(size, data) * math.exp(self.noise)
+
+
+def bootstrap(groups: Sequence[Sequence[Point]], *, draws: int = 300) -> list[Draw]:
+    """Fit the law again and again, with seeds drawn anew.
+
+    What seeds change is drawn from all groups of several seeds together, as the logarithm of a loss less its group's mean,
+    widened by sqrt(n / (n - 1)) for the mean that was taken from the same n; runs with one seed are moved as much. Where no
+    group has several seeds, the groups themselves are drawn, and what one more run would differ by is taken as nothing.
 
     Parameters
     ----------
     groups
-        The runs of each size and budget, one a seed. With one seed each, what is drawn anew are the groups.
-    size, data
-        Parameters and bytes of the run that is predicted.
+        The runs of each size and budget, one a seed.
     draws
         Samples.
-    share
-        Share of the samples that lie within.
+
+    Raises
+    ------
+    UsageError
+        If the runs are too few for a law.
     """
     source = random.Random(0)  # noqa: S311 - resampling, no secret
+    law, noise = fit([point for group in groups for point in group]), _noise(groups)
     found = []
     for _ in range(draws):
-        if max(map(len, groups)) > 1:
-            drawn = [source.choice(group) for group in groups for _ in group]
+        if noise:
+            drawn = [_moved(group, source.choice(noise)) for group in groups for _ in group]
         else:
             drawn = [group[0] for group in source.choices(groups, k=len(groups))]
         if len({(p.size, p.data) for p in drawn}) >= _FEWEST:
-            found.append(fit(drawn).loss(size, data))
-    found.sort()
-    cut = int((1 - share) / 2 * len(found))
-    return found[cut], found[-1 - cut]
+            found.append(Draw(_descend(*_logs(drawn), _free(law))[0], source.choice(noise or [0.0])))
+    return found
+
+
+def _noise(groups: Sequence[Sequence[Point]]) -> list[float]:
+    several = [[math.log(point.loss) for point in group] for group in groups if len(group) > 1]
+    return [(one - sum(logs) / len(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for logs in several for one in logs]
+
+
+def _moved(group: Sequence[Point], noise: float) -> Point:
+    """Return a run at the mean of a group, moved by a share."""
+    mean = sum(math.log(point.loss) for point in group) / len(group)
+    return group[0]._replace(loss=math.exp(mean + noise))
+
+
+def within(values: Iterable[float], share: float = 0.9) -> tuple[float, float]:
+    """Return the range in which a share of the values lies, as much beyond either end."""
+    ordered = sorted(values)
+    cut = round((1 - share) / 2 * len(ordered))
+    return ordered[cut], ordered[-1 - cut]
 
 
 def grouped(points: Sequence[Point]) -> list[list[Point]]:
@@ -137,18 +157,23 @@ def _losses(law: Sequence[Tensor], size_N: Tensor, data_N: Tensor) -> Tensor:
     return floor + (log_a - alpha * size_N).exp() + (log_b - beta * data_N).exp()
 
 
-def _descend(size_N: Tensor, data_N: Tensor, loss_N: Tensor, alpha: float, beta: float, part: float) -> tuple[Law, float]:
-    """Descend from one start, at which `part` of the least loss is the floor and the rest is shared evenly."""
+def _start(size_N: Tensor, data_N: Tensor, loss_N: Tensor, alpha: float, beta: float, part: float) -> Tensor:
+    """Start where `part` of the least loss is the floor and the rest is shared evenly."""
     floor = part * loss_N.min()
-    rest = ((loss_N - floor).mean() / 2).log()
-    first = [
-        floor.log(),
-        rest + alpha * size_N.mean(),
-        torch.tensor(alpha).log(),
-        rest + beta * data_N.mean(),
-        torch.tensor(beta).log(),
-    ]
-    free = torch.stack([x.double() for x in first]).requires_grad_()
+    rest = float(((loss_N - floor).mean() / 2).log())
+    return _free(Law(float(floor), rest + alpha * float(size_N.mean()), alpha, rest + beta * float(data_N.mean()), beta))
+
+
+def _free(law: Law) -> Tensor:
+    """Return the numbers that are descended on: what must be positive as its logarithm."""
+    return torch.tensor(
+        [math.log(law.floor), law.log_a, math.log(law.alpha), law.log_b, math.log(law.beta)], dtype=torch.float64
+    )
+
+
+def _descend(size_N: Tensor, data_N: Tensor, loss_N: Tensor, start: Tensor) -> tuple[Law, float]:
+    """Descend from a start; return the law and its cost."""
+    free = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([free], max_iter=300, line_search_fn="strong_wolfe", tolerance_change=1e-12)
 
     def law() -> list[Tensor]:
