@@ -7,7 +7,7 @@ the run is resumed. The ones of this file are written like one's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import attrs
@@ -147,7 +147,7 @@ def stopping(steps: int, patience: int) -> Hook:
     return Hook("stop", steps, stop_early)
 
 
-def keeping(steps: int, metric: str) -> Hook:
+def keeping(steps: int, metric: str, measured: Collection[str]) -> Hook:
     """Save a checkpoint wherever a measure is better than before; the best one is not deleted.
 
     Less is better, but of an accuracy. Compared are the batches that every evaluation takes, also at the end of the run.
@@ -155,15 +155,16 @@ def keeping(steps: int, metric: str) -> Hook:
     Raises
     ------
     UsageError
-        At the first evaluation, if it has no such measure.
+        If it is not one of what is measured.
     """
+    if metric not in measured:
+        raise UsageError(
+            f"got --checkpoint.best {metric}, which is not measured; expected one of {', '.join(sorted(measured))}"
+        )
     sign = -1.0 if "accuracy" in metric else 1.0
 
     def keep_best(task: Task, state: Any, report: Moment) -> None:
-        value = report.compared.get(metric)
-        if value is None:
-            known = ", ".join(sorted(report.compared))
-            raise UsageError(f"got --checkpoint.best {metric}, which is not measured; expected one of {known}")
+        value = report.compared[metric]
         if sign * value < sign * report.memory.get("value", sign * math.inf):
             report.memory.update(value=value, step=report.step)
             report.save()

@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from craft import config, record, tree
-from craft.checkpoint import Mismatch
 from craft.engine import Choice
 from craft.errors import UsageError
 from craft.run import Run
@@ -56,7 +55,7 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
 
     Raises
     ------
-    Mismatch
+    UsageError
         With the fields that differ.
     """
     former, where = stored.data, stored.directory
@@ -69,11 +68,11 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
     if changed:
         fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
         hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""
-        raise Mismatch(f"{where} is a run of another configuration: {fields}; give the same one{hint}")
+        raise UsageError(f"{where} is a run of another configuration: {fields}; give the same one{hint}")
     differing = config.diff(former["data"], facts["data"])
     if "fingerprint" in differing:
         fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(differing.items()))
-        raise Mismatch(f"{where} was trained on other data: {fields}; give it the data it was trained on")
+        raise UsageError(f"{where} was trained on other data: {fields}; give it the data it was trained on")
 
 
 def same_mode(run: Run, extra: dict[str, Any]) -> Run:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from craft import checkpoint, config, engine, record, resume, store, track, tree
+from craft import checkpoint, config, engine, evaluate, record, resume, store, track, tree
 from craft.data import Prefetch
 from craft.errors import UsageError
 from craft.hooks import Hook, Moment, evaluation, keeping, reporting, sampling, saving, stopping
 from craft.interrupt import Interrupt
 from craft.profile import Profile
 from craft.run import Run, Samples
-from craft.step import Task, Tokenizer, scaled
+from craft.step import Evaluation, Task, Tokenizer, scaled
 from craft.types import Tensor, Tree
 
 __all__ = ["NotFiniteError", "Result", "train"]
@@ -79,11 +79,11 @@ def train(
     Raises
     ------
     UsageError
-        If the run's directory is taken, or the device is not there.
+        If the run's directory is taken, the device is not there, or what is resumed has another configuration or data.
     NotFiniteError
         If a loss or gradient is not finite: nothing of it has reached the weights, the last checkpoint is named.
     checkpoint.Mismatch
-        If what is resumed does not fit the task.
+        If a checkpoint of what is resumed does not fit the task.
     """
     run = run or Run()
     engine.resolve_device(run.device)  # before there is a directory
@@ -191,7 +191,7 @@ class _Loop:
             often = run.evaluate.every or max(1, task.steps // 5)
             hooks.append(evaluation(often, self.engine, run.evaluate.batches))
             if run.checkpoint.best:
-                hooks.append(keeping(often, run.checkpoint.best))
+                hooks.append(keeping(often, run.checkpoint.best, self._measures(task.evaluation)))
             if run.stop.patience:
                 hooks.append(stopping(often, run.stop.patience))
         elif run.stop.patience:
@@ -208,6 +208,11 @@ class _Loop:
         if len(set(names)) < len(names):
             raise UsageError(f"got hooks of one name among {', '.join(names)}; name each with hooks.every(..., name=...)")
         return hooks
+
+    def _measures(self, evaluation: Evaluation) -> list[str]:
+        """Return the names of what is measured, from one batch."""
+        found = evaluate.measure(evaluation, self.state, self.engine, batches=1, program=evaluation.measure)
+        return [f"eval/{name}" for name in found]
 
     def _can_sample(self, tokenizer: Tokenizer) -> bool:
         """Refuse an unknown prompt before the first step, not after the last one; the default one is only left out."""

@@ -6,7 +6,6 @@ Losses are in bits a byte of the held-out text, the only measure that characters
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -17,14 +16,10 @@ from craft import report
 from craft.errors import UsageError
 from craft.report import scaling
 from craft.report.interval import interval
+from craft.report.judged import EARLY, RARE, Judged
 from craft.report.words import number, spread, time
 
 __all__ = ["figures", "measured", "page", "summarise"]
-
-_RARE = 0.1
-"""Share of the held-out tokens that the rarest ones are to make up, at least."""
-_EARLY = 16
-"""Places that count as the beginning of a sample."""
 
 Found = dict[str, Any]
 Cell = tuple[str, str, float]
@@ -41,44 +36,24 @@ def measured(place: Path) -> Found | None:
     if not story.finished or loss is None:
         return None
     model, text = story.config["model"], story.config["data"]
-    each = {split: text["bytes"][split] / text["tokens"][split] for split in ("train", "validation")}
+    scale = 1 / (math.log(2) * (story.bytes_per_token or math.nan))
     return {
         "parameters": model["parameters"],
         "body": model["parameters_without_embedding"],
         "flops": story.flops,
-        "bytes": (story.tokens or 0.0) * each["train"],
+        "bytes": (story.tokens or 0.0) * text["bytes"]["train"] / text["tokens"]["train"],
         "epochs": text["epochs"],
         "seconds": story.seconds or math.nan,
         "bits_per_byte": loss,
-        **_judged(place / "evaluation.json", each["validation"] * math.log(2)),
+        **(_judged(story.judged, scale) if story.judged else {}),
         "text": {name: text[name] for name in ("name", "documents", "corpus", "fingerprint", "bytes")},
     }
 
 
-def _judged(path: Path, nats: float) -> Found:
-    """Return where a run loses, in bits a byte; `nats` are those of a token that has one bit a byte."""
-    if not path.is_file():
-        return {}
-    detail = json.loads(path.read_text(encoding="utf-8"))["validation"]["detail"]
-    places = detail["positions"]
-    return {
-        "accuracy": detail["accuracy"],
-        "calibration_error": detail["calibration_error"],
-        "early": _mean(places[:_EARLY]) / nats,
-        "late": _mean(places[len(places) // 2 :]) / nats,
-        "rare": _mean(_rarest(detail["frequencies"], detail["weight"])) / detail["loss"],
-    }
-
-
-def _mean(groups: Sequence[Found]) -> float:
-    used = [one for one in groups if one["weight"]]
-    return float(sum(one["loss"] * one["weight"] for one in used) / sum(one["weight"] for one in used))
-
-
-def _rarest(groups: Sequence[Found], weight: float) -> list[Found]:
-    """Return the groups of the rarest tokens that make up enough of the text."""
-    below = itertools.accumulate((one["weight"] for one in groups), initial=0.0)
-    return [one for one, before in zip(groups, below, strict=False) if before < _RARE * weight]
+def _judged(one: Judged, scale: float) -> Found:
+    """Return where a run loses, in bits a byte; `scale` is what a nat a token is in these."""
+    places = {"early": one.early * scale, "late": one.late * scale, "rare": None if one.rare is None else one.rare / one.loss}
+    return places | {"accuracy": one.accuracy, "calibration_error": one.calibration_error}
 
 
 def summarise(found: Sequence[Found]) -> Found:
@@ -127,7 +102,7 @@ def _cells(found: Sequence[Found]) -> dict[Cell, list[Found]]:
 
 def _value(seeds: Sequence[Found], name: str = "bits_per_byte") -> float | None:
     """Return the mean over seeds; None where a run was not judged."""
-    values = [one[name] for one in seeds if name in one]
+    values = [one[name] for one in seeds if one.get(name) is not None]
     return statistics.fmean(values) if values else None
 
 
@@ -146,8 +121,8 @@ def page(title: str, found: Sequence[Found], told: Found) -> str:
         ),
         _section(
             "What falls apart as models shrink",
-            f"Bits a byte in the first {_EARLY} places of a sample and in its second half; loss on the rarest tokens (at least "
-            f"{_RARE:.0%} of the text) by the mean loss; expected calibration error.",
+            f"Bits a byte in the first {EARLY} places of a sample and in its second half; loss on the rarest tokens (at least "
+            f"{RARE:.0%} of the text) by the mean loss; expected calibration error.",
             _apart(cells),
         ),
         "## Laws\n\n" + "".join(_law(kind, one) for kind, one in told.items()),

@@ -124,28 +124,31 @@ def test_a_report_has_the_rate_of_its_update(tiny, moment):
     assert found[0] < found[-1]
 
 
+MEASURED = ("eval/loss", "eval/accuracy")
+
+
 def test_the_best_measure_is_saved_and_remembered(tiny, moment):
     memory: dict[str, float] = {}
     task, wishes = plain(tiny), []
     for number, (loss, accuracy) in enumerate([(3.0, 0.1), (2.0, 0.3), (2.5, 0.2), (1.0, 0.1)], start=1):
         report, _, _ = moment(number, memory=memory)
         report.compared.update({"eval/loss": loss, "eval/accuracy": accuracy})
-        hooks.keeping(1, "eval/loss").call(task, None, report)
+        hooks.keeping(1, "eval/loss", MEASURED).call(task, None, report)
         wishes.append("save" in report.wishes)
     assert wishes == [True, True, False, True]
     assert memory == {"value": 1.0, "step": 4}
     report, _, _ = moment(5, memory=memory, last=True)
     report.compared["eval/loss"] = 0.5
-    hooks.keeping(1, "eval/loss").call(task, None, report)
+    hooks.keeping(1, "eval/loss", MEASURED).call(task, None, report)
     assert memory["step"] == 5
     report, _, _ = moment(6, memory={"value": 0.1, "step": 1})
     report.compared["eval/accuracy"] = 0.3
-    hooks.keeping(1, "eval/accuracy").call(task, None, report)
+    hooks.keeping(1, "eval/accuracy", MEASURED).call(task, None, report)
     assert report.memory["step"] == 6
     with pytest.raises(
         UsageError, match=r"got --checkpoint\.best eval/los, which is not measured; expected one of eval/accuracy"
     ):
-        hooks.keeping(1, "eval/los").call(task, None, report)
+        hooks.keeping(1, "eval/los", MEASURED)
 
 
 def test_reporting_needs_no_state_and_the_others_do():

@@ -277,7 +277,7 @@ def test_another_configuration_is_refused_and_its_fields_are_listed(done, tiny, 
     run = quick(resume="auto")
     task = tiny(lr=0.1, optimizer=optim.Muon(average=0.9, decay=0.5)).build()
     refused(
-        checkpoint.Mismatch,
+        UsageError,
         r"lr: 0\.02 there, 0\.1 here; optimizer\.decay: 0\.1 there, 0\.5",
         task,
         run,
@@ -288,7 +288,7 @@ def test_another_configuration_is_refused_and_its_fields_are_listed(done, tiny, 
 
 def test_another_number_of_steps_needs_a_word(done, tiny, quick, bytes_of):
     longer = tiny(steps=12).build()
-    refused(checkpoint.Mismatch, "steps: 8 there, 12 here.*--extend", longer, quick(resume="auto"), done.directory, bytes_of)
+    refused(UsageError, "steps: 8 there, 12 here.*--extend", longer, quick(resume="auto"), done.directory, bytes_of)
     extended = train(longer, quick(resume="auto", extend=True), name=NAME, console=False)
     assert int(extended.state.step) == 12
     assert int(extended.state.horizon) == 12
@@ -300,7 +300,7 @@ def test_another_number_of_steps_needs_a_word(done, tiny, quick, bytes_of):
 def test_other_data_is_refused(done, tiny, quick, text, bytes_of):
     text.write_text("another text of the same characters: the cat; a dog.\n" * 60, encoding="utf-8")
     refused(
-        checkpoint.Mismatch,
+        UsageError,
         r"was trained on other data: .*characters: 2640 there, 3180 here.*give it the data it was trained on",
         tiny().build(),
         quick(resume="auto"),
@@ -632,6 +632,17 @@ def test_the_best_checkpoint_outlives_the_newest(tiny, tmp_path):
     run = Run(out=tmp_path / "run", device="cpu", compile="none", checkpoint=places, evaluate=Evaluations(every=2))
     train(task, attrs.evolve(run, track=Track(wandb="off")), console=False)
     assert [found.step for found in checkpoint.find(tmp_path / "run" / "checkpoints")] == [2, 7, 8]
+
+
+def test_an_unknown_best_measure_is_refused_before_the_first_step(tiny, quick):
+    task, seen = tiny().build(), []
+    task = attrs.evolve(task, hooks=(hooks.every(1, lambda task, state, report: seen.append(report.step)),))
+    wrong = attrs.evolve(quick(), checkpoint=Checkpoints(best="eval/los"))
+    with pytest.raises(UsageError, match=r"got --checkpoint\.best eval/los, .*expected one of eval/accuracy, .*eval/loss"):
+        train(task, wrong, name=NAME, console=False)
+    assert seen == []
+    right = attrs.evolve(wrong, checkpoint=Checkpoints(best="eval/loss"))
+    assert train(task, right, name=NAME, console=False).status == "finished"
 
 
 def test_a_run_starts_from_the_weights_of_another(tiny, tmp_path):

@@ -15,6 +15,7 @@ import tyro
 from craft import evaluate, generate, store
 from craft.cli import tables
 from craft.cli.flags import parse_flags
+from craft.cli.renew import renew
 from craft.cli.stored import Stored, load
 from craft.engine import compiler_missing
 from craft.errors import UsageError
@@ -172,8 +173,9 @@ def _keep(args: Evaluate, found: dict[str, Any]) -> None:
     place = args.run / "evaluation.json"
     former = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     store.write_json(place, {**former, args.split: found})
+    renew(args.run)
     if not args.json:
-        sys.stdout.write(f"\nall of it is in {place}\n")
+        sys.stdout.write(f"\nall of it is in {place}, and in report.html beside it\n")
 
 
 def _questions(args: Evaluate, stored: Stored) -> int:

@@ -12,6 +12,7 @@ import attrs
 
 from craft.cli.find import name_of
 from craft.cli.guard import guarded
+from craft.cli.renew import renew
 from craft.config import ConfigError
 from craft.errors import UsageError
 from craft.run import Run
@@ -51,7 +52,7 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     tokenizer, params = _begin(run, stored, prog)
     task = fitted.experiment.build(tokenizer) if tokenizer else fitted.experiment.build()
     result = train(task, run, name=name, memory=fitted.choice, params=params)
-    _page(result.directory)
+    renew(result.directory)
     _say_next(result, task, prog)
     return 128 + result.signal if result.signal else 0
 
@@ -163,16 +164,6 @@ def _peek(argv: Sequence[str], flag: str) -> str:
         if word.startswith(f"{flag}="):
             return word.partition("=")[2]
     return ""
-
-
-def _page(directory: Path) -> None:
-    """Write the run as a page; that it cannot be written takes nothing from the run."""
-    from craft import report
-
-    try:
-        report.write_page([directory], directory / "report.html")
-    except (OSError, UsageError) as error:
-        sys.stderr.write(f"no report.html: {error}\n")
 
 
 def _say_next(result: Result, task: Task, prog: str) -> None:

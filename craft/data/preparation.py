@@ -335,8 +335,9 @@ class _Work:
             found = sum(source["splits"][name]["tokens"] for source in done)
             if share and not found:
                 documents, size = (sum(getattr(look, what) for look in self.looked) for what in ("documents", "bytes"))
+                count = f"{documents:,} document{'s' * (documents > 1)}"
                 raise DataError(
-                    f"the {name} split is empty: {documents:,} documents of {size:,} bytes together are too few for "
+                    f"the {name} split is empty: {count} of {size:,} bytes together are too few for "
                     f"{self.settings.division.split} ({self.settings.division.by}); give more text, other shares or division"
                 )
 

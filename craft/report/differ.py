@@ -27,9 +27,12 @@ def fields(data: Mapping[str, Any]) -> dict[str, Any]:
     found = {"experiment": experiment.get("name", ""), **config.flatten(experiment.get("values", {}))}
     for name in ("steps", "seed"):
         found.setdefault(name, data.get(name))
+    told = data.get("data", {})
+    if "data.tokenizer" in found and "tokenizer" in told:  # prepared data has its own
+        found["data.tokenizer"] = told["tokenizer"]
     run = data.get("run", {})
     found |= config.flatten({"run": {name: run[name] for name in _MODE if name in run}})
-    found["data.fingerprint"] = str(data.get("data", {}).get("fingerprint", ""))[:12]
+    found["data.fingerprint"] = str(told.get("fingerprint", ""))[:12]
     found["code"] = str(data.get("code", ""))[:12]
     return found | config.flatten({"versions": data.get("versions", {})})
 
@@ -64,8 +67,13 @@ def labels(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[str
 
 
 def _telling(rows: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> list[str]:
-    """Choose the fields of a name: those that tell the rows apart, then others up to a few."""
+    """Choose the fields of a name: those that tell the rows apart, then others up to a few.
+
+    Fields with few values come first, since what several runs share is what was meant (a width, a kind of token), and what is
+    another in each follows from it (a number of steps); of these, words and numbers come before switches.
+    """
     own = [path for path in paths if not path.startswith(_CIRCUMSTANCE)]
+    own.sort(key=lambda path: (_kinds(rows, [path]), any(isinstance(row.get(path), bool) for row in rows)))
     rest = [path for path in paths if path not in own]
     told: list[str] = []
     for path in (*own, *rest):

@@ -9,7 +9,7 @@ from craft.report import words
 from craft.report.comparison import Comparison, Group
 from craft.report.story import Story
 
-__all__ = ["costs", "differences", "finals", "notes", "samples", "shared", "swatch"]
+__all__ = ["costs", "differences", "finals", "notes", "numbers", "samples", "shared", "swatch"]
 
 COLOURS, DASHES = 7, 5
 """How many colours and dash patterns style.css has: together they tell 35 groups apart."""
@@ -74,6 +74,12 @@ def costs(comparison: Comparison) -> str:
     heads = [_head("run"), *(_head(head) for head, _ in columns), '<th scope="col" class="text">directory</th>']
     caption = "What the runs took: wall time of all starts with evaluations; the median of the speed, the peak of the memory."
     return _table(caption + (" Means over the seeds." if comparison.repeated else ""), heads, rows)
+
+
+def numbers(caption: str, heads: Sequence[str], rows: Iterable[tuple[int, str, Sequence[str]]]) -> str:
+    """Return a table of numbers: of each group its number, label and cells."""
+    cells = [[_name(index, label), *map(_cell, texts)] for index, label, texts in rows]
+    return _table(caption, [_head("run"), *map(_head, heads)], cells)
 
 
 def differences(comparison: Comparison) -> str:

@@ -16,6 +16,7 @@ from craft.report import markup
 from craft.report.comparison import Comparison, compare
 from craft.report.curves import curves
 from craft.report.story import read
+from craft.report.where import where
 
 __all__ = ["check_target", "page", "save", "write_page"]
 
@@ -88,6 +89,7 @@ def page(comparison: Comparison) -> str:
         notes=markup.notes(comparison),
         finals=markup.finals(comparison),
         costs=markup.costs(comparison),
+        where=_section("Where they lose" if len(comparison.stories) > 1 else "Where it loses", where(comparison)),
         configuration=markup.differences(comparison) + markup.shared(comparison),
         samples=_section("Samples", markup.samples(comparison)),
         data=_inline(curves(comparison)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -70,15 +71,20 @@ def curve(comparison: Comparison, axis: str, names: list[str], title: str) -> Ca
                 _line(place, points, index, size, held=name.startswith("eval/"), faint=pair and not name.startswith("eval/"))
                 heights += _heights(points, late=pair)
             if len(comparison.groups) > 1:
-                place.plot([], [], label=plain(group.label), **_look(index))
+                place.plot([], [], label=_wrapped(group, 50), **_look(index))
         if all(any(story.column(name) for story in comparison.stories) for name in names) and pair:
             place.plot([], [], color="gray", linewidth=0.7, label="training")
             place.plot([], [], color="gray", linewidth=1.0, marker="o", markersize=2.5, label="held out")
         _dressed(place, f"wall time ({unit})" if unit else dict(axes(comparison.stories)).get(axis, axis), title)
         _limits(place, heights, zero=names[0] in ZERO)
-        _legend(picture, place, len(comparison.groups))
+        _legend(picture, place, [_wrapped(group, 50) for group in comparison.groups])
 
     return paint
+
+
+def _wrapped(group: Group, width: int) -> str:
+    """Return a group's label in lines of so many characters."""
+    return "\n".join(textwrap.wrap(plain(group.label), width) or [""])
 
 
 def _look(index: int) -> dict[str, Any]:
@@ -113,9 +119,10 @@ def _limits(place: Any, heights: list[float], *, zero: bool) -> None:
         place.set_ylim(min(heights) - room, max(heights) + room)
 
 
-def _legend(picture: Any, place: Any, groups: int) -> None:
-    if groups > 5:
-        picture.set_size_inches(_SIZE[0], _SIZE[1] + 0.16 * groups)
+def _legend(picture: Any, place: Any, labels: list[str]) -> None:
+    lines = "\n".join(labels).count("\n") + 1
+    if lines > 5:  # below the axes, which keep their size
+        picture.set_size_inches(_SIZE[0], _SIZE[1] + 0.16 * lines)
         picture.legend(*place.get_legend_handles_labels(), loc="outside lower left", ncols=1)
     elif place.get_legend_handles_labels()[0]:
         place.legend()
@@ -126,11 +133,13 @@ def last_values(comparison: Comparison) -> Callable[[Any], None]:
     name = comparison.metrics[0]
 
     def paint(picture: Any) -> None:
-        picture.set_size_inches(_SIZE[0], 0.7 + 0.24 * len(comparison.groups))
+        labels = [_wrapped(group, 24) for group in comparison.groups]
+        tallest = max(label.count("\n") + 1 for label in labels)
+        picture.set_size_inches(_SIZE[0], 0.7 + 0.24 * max(1.0, 0.6 * tallest) * len(labels))
         place = picture.add_subplot()
         for index, group in enumerate(comparison.groups):
             _dots(place, group, index, name)
-        place.set_yticks(range(len(comparison.groups)), [plain(group.label) for group in comparison.groups])
+        place.set_yticks(range(len(labels)), labels)
         place.set_ylim(len(comparison.groups) - 0.5, -0.5)
         place.grid(axis="y", visible=False)
         subject = name.removeprefix("eval/")

@@ -14,7 +14,8 @@ import attrs
 from craft import config, record, track
 from craft.config.plain import is_number
 from craft.errors import UsageError
-from craft.report import samples
+from craft.report import judged, samples
+from craft.report.judged import Judged
 
 __all__ = ["CLOCK", "FLOPS", "MEMORY", "SPEED", "Story", "read"]
 
@@ -38,6 +39,8 @@ class Story:
     """What the model wrote, the oldest first."""
     tokenizer: str = ""
     """Digest of the tokenizer; empty: none."""
+    judged: Judged | None = None
+    """What `craft evaluate --detail` found of its last state; None: it was not asked."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +72,13 @@ class Story:
     def corpus(self) -> str:
         """Digest of the text alone, where the data is a text."""
         return str(self.config.get("data", {}).get("corpus", ""))
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of UTF-8 that a token of the validation split stands for, in the mean; None where the run does not say."""
+        data = self.config.get("data", {})
+        size, tokens = (data.get(name, {}).get("validation") for name in ("bytes", "tokens"))
+        return size / tokens if size and tokens else None
 
     @property
     def parameters(self) -> int | None:
@@ -126,7 +136,14 @@ def read(directory: Path) -> Story:
     except config.ConfigError as error:
         raise UsageError(str(error)) from error
     rows = _rows(directory, data)
-    story = Story(directory, data, rows, samples.read(directory / "samples.txt"), _digest(directory / "tokenizer.json"))
+    story = Story(
+        directory,
+        data,
+        rows,
+        samples.read(directory / "samples.txt"),
+        _digest(directory / "tokenizer.json"),
+        judged.read(directory / "evaluation.json", int(rows[-1]["step"])) if rows else None,
+    )
     if not story.names:
         raise UsageError(f"got {directory}, which has no metrics yet; wait for its first report, or name another run")
     return story

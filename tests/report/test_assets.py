@@ -68,6 +68,20 @@ def test_a_page_of_one_run_without_anything_but_a_loss(browse, make, tmp_path):
     assert dom.tags["ul.legend"] == 0
 
 
+def test_what_was_found_in_detail_is_drawn(browse, make, seen, tmp_path):
+    run = make("a")
+    places = [{"loss": 2 + 2 / place, "weight": 10.0} for place in range(1, 65)]
+    bins = [{"weight": 64.0, "confidence": part / 10, "accuracy": part / 12} for part in range(1, 11)]
+    means = {"weight": 640.0, "loss": 2.2, "accuracy": 0.4, "calibration_error": 0.05, "frequencies": []}
+    found = {"validation": {"step": 40, "detail": {**means, "positions": places, "bins": bins}}}
+    (run / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
+    report.save(seen(run), tmp_path / "page.html")
+    dom = browse(tmp_path / "page.html", query="?selftest")
+    faultless(dom)
+    assert "Where it loses" in dom.text
+    assert dom.tags["path.curve"] == 2 + 4 + 2  # loss, panels, and the two charts of the detail
+
+
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_the_page_is_no_wider_than_the_window(browse, written, width):
     frame = written.with_name("frame.html")  # a browser's own window may not be as narrow as a phone

@@ -35,6 +35,25 @@ def test_only_what_differs_varies_in_the_order_of_the_configuration():
     assert differ.varying(rows({"lr": 1}, {"lr": True})) == ["lr"]
 
 
+def test_what_several_runs_share_names_them_before_what_follows_from_it():
+    found = rows(
+        {"steps": 10, "model.tied": False, "data.tokenizer": "char"},
+        {"steps": 20, "model.tied": True, "data.tokenizer": "bpe:1024"},
+        {"steps": 30, "model.tied": False, "data.tokenizer": "char", "model.depth": 4, "model.width": 9},
+        {"steps": 40, "model.tied": True, "data.tokenizer": "bpe:1024", "model.depth": 4, "model.width": 9},
+    )
+    assert differ.labels(found, list("abcd"))[1:3] == ["depth=2, tokenizer=bpe:1024", "depth=4, tokenizer=char, width=9"]
+
+
+def test_prepared_data_has_its_own_tokenizer(make):
+    from craft import config
+
+    data = config.load(make("run", **{"data.tokenizer": "char"}) / "config.json")
+    assert differ.fields(data)["data.tokenizer"] == "char"
+    data["data"]["tokenizer"] = "bpe:512"
+    assert differ.fields(data)["data.tokenizer"] == "bpe:512"
+
+
 def test_names_say_what_differs():
     assert names({}, {"lr": 0.2}) == ["lr=0.1", "lr=0.2"]
     assert names({}, {"model.depth": 3}) == ["depth=2", "depth=3"]

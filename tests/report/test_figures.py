@@ -55,6 +55,15 @@ def test_bare_runs_many_runs_and_odd_names(make, seen, tmp_path):
 
 
 @needs_matplotlib
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("runs", [2, 8])
+def test_long_labels_leave_room_for_the_lines(make, seen, tmp_path, runs):
+    long = "/a/very/long/path " * 6
+    made = [make(f"r{n}", **{"data.source": long + str(n), "model.width": n, "lr": n / 10}) for n in range(runs)]
+    write_figures(seen(*made), tmp_path / "figures")
+
+
+@needs_matplotlib
 def test_a_folder_that_cannot_be(make, seen, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="which cannot be made"):

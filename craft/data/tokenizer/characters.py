@@ -39,7 +39,7 @@ class UnknownCharacters(DataError):  # noqa: N818 - says what was found
         often = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         shown = ", ".join(f"{character!r} ({count})" for character, count in often[:_SHOWN])
         more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
-        expected = "expected only characters of the training text; remove or replace them"
+        expected = "expected only those of the text that the tokenizer was made of; remove or replace them"
         super().__init__(f"got characters that the vocabulary lacks: {shown}{more}; {expected}")
 
 
