@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from craft import store, tree
 from craft.types import Tensor, Tree
 
-__all__ = ["FORMAT", "Checkpoint", "Mismatch", "find", "latest", "load", "load_params", "prune", "save"]
+__all__ = ["FORMAT", "Checkpoint", "Mismatch", "find", "latest", "load", "load_params", "prune", "save", "stage"]
 
 FORMAT = 1
 _PARAMS = "params.safetensors"
@@ -51,7 +51,17 @@ class Checkpoint(NamedTuple):
 
 
 def save(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any]) -> Path:
-    """Write a state, durably and as a whole.
+    """Write a state, durably and as a whole; the arguments and errors are those of `stage`.
+
+    Returns
+    -------
+    The checkpoint's directory.
+    """
+    return stage(directory, state, memory=memory, extra=extra).commit()
+
+
+def stage(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any]) -> store.Staged:
+    """Hand a state to the operating system, as a copy: it may change from here on, while `commit` waits for the disk.
 
     Parameters
     ----------
@@ -66,7 +76,7 @@ def save(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[st
 
     Returns
     -------
-    The checkpoint's directory.
+    What `commit` makes a checkpoint of, durably and as a whole; it may be called from another thread.
 
     Raises
     ------
@@ -84,7 +94,7 @@ def save(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[st
     step = int(tensors["step"].max())  # a pack has one a trial
     manifest = {"format": FORMAT, "step": step, "leaves": _table(tensors), "memory": memory, "extra": extra}
     files = {name: _writer(group) for name, group in groups.items()}
-    return store.publish(Path(directory) / f"step-{step:08d}", files, manifest)
+    return store.stage(Path(directory) / f"step-{step:08d}", files, manifest)
 
 
 def _owned(path: str, leaf: Any) -> Tensor:
@@ -278,7 +288,7 @@ def _compare(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -> No
         raise Mismatch(f"{path} does not fit: {shown}{more}; build the state from the configuration it was saved with")
 
 
-def prune(directory: Path, keep: int, *, best: int = -1) -> list[Path]:
+def prune(directory: Path, keep: int, *, best: int = -1, every: int = 0) -> list[Path]:
     """Delete old checkpoints; a damaged one never counts as kept, so that a whole one always stays.
 
     Parameters
@@ -289,6 +299,8 @@ def prune(directory: Path, keep: int, *, best: int = -1) -> list[Path]:
         How many of the newest whole ones stay.
     best
         Step of one more that stays.
+    every
+        Those of multiples of so many steps stay; 0: none of them does.
 
     Returns
     -------
@@ -306,8 +318,12 @@ def prune(directory: Path, keep: int, *, best: int = -1) -> list[Path]:
     for index in reversed(range(len(paths))):
         whole += sum(1 for _ in _whole([paths[index]], lambda text: None, hashes=True))
         if whole == keep:
-            old = [path for path in paths[:index] if path.name != f"step-{best:08d}"]
+            old = [path for path in paths[:index] if not _stays(int(path.name.removeprefix("step-")), best, every)]
             for path in old:
                 store.remove(path)
             return old
     return []
+
+
+def _stays(step: int, best: int, every: int) -> bool:
+    return step == best or bool(every and step % every == 0)

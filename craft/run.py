@@ -25,8 +25,12 @@ class Checkpoints:
     """Longest time without a checkpoint, minutes."""
     keep: int = attrs.field(default=2, validator=config.at_least(1))
     """Newest checkpoints that are kept."""
+    keep_every: int = attrs.field(default=0, validator=config.at_least(0))
+    """Steps between checkpoints that are kept for good, of those that are written; 0: none is."""
     best: str = ""
     """Measure by which the best checkpoint is kept too, such as eval/loss; none: only the newest are."""
+    strict: bool = False
+    """End the run where a checkpoint cannot be written, instead of trying again at the next one."""
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from craft.hooks import Hook, Moment, evaluation, keeping, reporting, sampling, 
 from craft.interrupt import Interrupt
 from craft.profile import Profile
 from craft.run import Run, Samples
+from craft.saving import Saver
 from craft.step import Evaluation, Task, Tokenizer, scaled
 from craft.types import Tensor, Tree
 
@@ -130,7 +132,6 @@ class _Loop:
         self.stored = record.read(directory) if resumed else None
         self.sinks = track.open(run.track, console=console)
         self.summary: dict[str, float] = {}
-        self.saved = -1
 
     def go(self) -> Result:
         """Run to the end and close everything, whatever happens."""
@@ -138,7 +139,12 @@ class _Loop:
         try:
             with Interrupt() as interrupt:
                 self._prepare()
-                reason = self._steps(interrupt)
+                try:
+                    reason = self._steps(interrupt)
+                except BaseException:
+                    self.saver.finish(quiet=True)
+                    raise
+                self.saver.finish()
                 status = "stopped" if self.step < self.task.steps else "finished"
                 if reason:
                     self.sinks.message(f"stopped at step {self.step}: {reason}")
@@ -176,7 +182,7 @@ class _Loop:
             self.state = resume.warm(task, self.state, self.params)
         self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True)
         self.step = found.step if found else 0
-        self.saved = self.step if found else -1
+        self.saver = Saver(self.checkpoints, self.run.checkpoint, self.sinks.message, self.step if found else -1)
         self.hooks = self._hooks()
         memory = found.manifest["memory"] if found else {}
         self.memory: dict[str, dict[str, Any]] = {hook.name: dict(memory.get(hook.name, {})) for hook in self.hooks}
@@ -275,6 +281,7 @@ class _Loop:
         self.since_save = time.monotonic()
         while True:
             profile.before()
+            self.saver.check()
             self.state, metrics = program(self.state, batch)
             self.step += 1
             profile.after(last=self.step == task.steps)
@@ -343,19 +350,17 @@ class _Loop:
 
     def _not_finite(self, step: int, metrics: dict[str, Any]) -> NotFiniteError:
         shown = ", ".join(f"{key} {float(value):g}" for key, value in metrics.items() if value.numel() == 1)
-        last = f"the last good checkpoint is step {self.saved}" if self.saved >= 0 else "no checkpoint was written yet"
+        self.saver.finish(quiet=True)
+        saved = self.saver.durable
+        last = f"the last good checkpoint is step {saved}" if saved >= 0 else "no checkpoint was written yet"
         return NotFiniteError(
             f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, "
             f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping"
         )
 
     def _save(self) -> None:
-        if self.saved == self.step:
-            return
-        began = time.monotonic()
         self.sinks.sync()
-        memory = {name: dict(value) for name, value in self.memory.items()}
-        checkpoint.save(self.checkpoints, self.state, memory=memory, extra=self.engine.describe())
-        self.saved, self.since_save = self.step, time.monotonic()
-        checkpoint.prune(self.checkpoints, self.run.checkpoint.keep, best=memory.get("best", {}).get("step", -1))
-        self.clock.away += time.monotonic() - began
+        memory = copy.deepcopy(self.memory)
+        best = memory.get("best", {}).get("step", -1)
+        self.saver.save(self.step, self.state, memory, self.engine.describe(), best=best)
+        self.since_save = time.monotonic()

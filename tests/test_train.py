@@ -1,6 +1,8 @@
 """The loop: a run end to end, the same run twice, stopped and resumed anywhere, and what it refuses."""
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -15,7 +17,9 @@ import torch
 from craft import checkpoint, data, grad, hooks, optim, record, rng, step, store, track, tree
 from craft.errors import UsageError
 from craft.run import Checkpoints, Evaluations, Run, Stop, Track
+from craft.saving import NotSavedError
 from craft.step import Task
+from craft.store import disk
 from craft.train import NotFiniteError, train
 from craft.types import Context, Tensor, Tree
 
@@ -659,3 +663,39 @@ def test_a_run_starts_from_the_weights_of_another(tiny, tmp_path):
         UsageError, match=r"the weights do not fit the model: blocks\.attention\.key is \(1, 16, 16\) there and"
     ):
         train(tiny(model=wider).build(), attrs.evolve(run, out=tmp_path / "c"), console=False, params=params)
+
+
+def test_a_full_disk_in_the_middle_costs_no_step(tiny, tmp_path, monkeypatch, bytes_of):
+    """Every operation of the second save fails in turn; the run ends with the bits of the run that was not disturbed."""
+    second, seen = "step-00000004", []
+
+    def run(out, hook):
+        monkeypatch.setattr(disk, "HOOK", hook)
+        places = Checkpoints(every=2, keep=9)
+        where = Run(out=out, device="cpu", compile="none", precision="fp32", threads=1, checkpoint=places)
+        train(tiny().build(), attrs.evolve(where, track=Track(wandb="off")), name=NAME, console=False)
+        return {name: found for name, found in bytes_of(out).items() if second not in name}
+
+    whole = run(tmp_path / "whole", lambda name, path, detail: seen.append(name) if second in str(path) else None)
+    assert len(seen) > 8
+    for number in range(1, len(seen) + 1):
+        count = itertools.count(1)
+
+        def full(name, path, detail, number=number, count=count):
+            if second in str(path) and next(count) == number:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        out = tmp_path / str(number)
+        assert run(out, full) == whole
+        log = (out / "log.txt").read_text(encoding="utf-8")
+        assert "the checkpoint of step 4 was not written: [Errno 28] No space left on device" in log
+
+
+def test_a_last_state_that_is_not_saved_is_an_error(tiny, quick, monkeypatch):
+    def full(name, path, detail):
+        if name == "fill":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(disk, "HOOK", full)
+    with pytest.raises(NotSavedError, match="the state of step 8 could not be saved"):
+        train(tiny().build(), quick(), name=NAME, console=False)

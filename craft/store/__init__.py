@@ -17,4 +17,6 @@ from craft.store.lock import lock as lock
 from craft.store.manifest import MANIFEST as MANIFEST
 from craft.store.manifest import sha256 as sha256
 from craft.store.manifest import verify as verify
+from craft.store.publish import Staged as Staged
 from craft.store.publish import publish as publish
+from craft.store.publish import stage as stage

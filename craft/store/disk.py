@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOOK", "create", "delete", "fsync", "fsync_directory", "make_directory", "op", "rename"]
+__all__ = ["HOOK", "create", "delete", "fsync", "fsync_directory", "make_directory", "op", "rename", "sync_file"]
 
 HOOK: Callable[[str, Path, Any], None] | None = None
 """Called before every primitive with its name, its path and its detail: the bytes of a write, the target of a rename.
@@ -27,13 +27,23 @@ def op(name: str, path: Path, detail: Any = None) -> None:
         HOOK(name, path, detail)
 
 
-def create(path: Path, data: bytes) -> None:
-    """Write a new file and wait until its content is on the disk; a file that is there already is an error."""
+def create(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a new file and wait until its content is on the disk; a file that is there already is an error.
+
+    Without `sync` it is the operating system's, and `sync_file` waits for it later.
+    """
     op("open", path)
     with path.open("xb") as file:  # mode 0666 less the umask
         op("write", path, data)
         file.write(data)
         file.flush()
+        if sync:
+            fsync(file.fileno(), path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb+") as file:
         fsync(file.fileno(), path)
 
 

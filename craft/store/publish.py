@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from craft.store import disk
 from craft.store.litter import aside, discard
 from craft.store.manifest import MANIFEST, plain_name, sealed, sha256, verify
 
-__all__ = ["publish"]
+__all__ = ["Staged", "publish", "stage"]
+
+Files = Mapping[str, bytes | Callable[[Path], None]]
+"""Name -> the content, or a function that writes it to the path it is given."""
 
 
-def publish(directory: Path, files: Mapping[str, bytes | Callable[[Path], None]], manifest: dict[str, Any]) -> Path:
+def publish(directory: Path, files: Files, manifest: dict[str, Any]) -> Path:
     """Write a directory of files with MANIFEST.json, all or nothing.
 
     The manifest gets the size and SHA-256 of each file and a seal over itself. The same content gives the same bytes.
@@ -41,6 +43,15 @@ def publish(directory: Path, files: Mapping[str, bytes | Callable[[Path], None]]
     OSError
         If the disk is full or fails; the former directory is then still there.
     """
+    return stage(directory, files, manifest).commit()
+
+
+def stage(directory: Path, files: Files, manifest: dict[str, Any]) -> Staged:
+    """Do the first half of `publish`: hand the content to the operating system, which is as quick as a copy in memory.
+
+    Nothing is visible before `Staged.commit`, which waits for the disk and may be called from another thread. The arguments
+    and errors are those of `publish`.
+    """
     directory = Path(directory)
     for name in files:
         if not plain_name(name):
@@ -50,40 +61,66 @@ def publish(directory: Path, files: Mapping[str, bytes | Callable[[Path], None]]
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = aside(directory, "tmp")
     try:
-        _fill(temporary, files, manifest)
-        former = _replace(temporary, directory)
+        _fill(temporary, files)
     except BaseException:
         discard(temporary)
         raise
-    disk.fsync_directory(directory.parent)
-    verify(directory, hashes=False)
-    if former is not None:
-        discard(former)
-    return directory
+    return Staged(directory, temporary, sorted(files), manifest)
 
 
-def _fill(directory: Path, files: Mapping[str, bytes | Callable[[Path], None]], manifest: dict[str, Any]) -> None:
+class Staged(NamedTuple):
+    """A directory that is written and not yet durable, beside its place."""
+
+    directory: Path
+    temporary: Path
+    names: list[str]
+    manifest: dict[str, Any]
+
+    def commit(self) -> Path:
+        """Do the second half of `publish`: sync the files, hash them, write the manifest, and give the directory its name.
+
+        Returns
+        -------
+        The directory.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails; the former directory is then still there.
+        """
+        try:
+            _seal(self.temporary, self.names, self.manifest)
+            former = _replace(self.temporary, self.directory)
+        except BaseException:
+            discard(self.temporary)
+            raise
+        disk.fsync_directory(self.directory.parent)
+        verify(self.directory, hashes=False)
+        if former is not None:
+            discard(former)
+        return self.directory
+
+
+def _fill(directory: Path, files: Files) -> None:
     disk.make_directory(directory)
-    table = {}
     for name, content in sorted(files.items()):
         path = directory / name
         if callable(content):
-            _adopt(path, content)
-            table[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
+            disk.op("fill", path)
+            content(path)
+            path.chmod(directory.stat().st_mode & 0o666)  # libraries may create it private: the umask decides
         else:
-            disk.create(path, content)
-            table[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            disk.create(path, content, sync=False)
+
+
+def _seal(directory: Path, names: Sequence[str], manifest: dict[str, Any]) -> None:
+    table = {}
+    for name in names:
+        path = directory / name
+        disk.sync_file(path)
+        table[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
     disk.create(directory / MANIFEST, sealed({**manifest, "files": table}))
     disk.fsync_directory(directory)
-
-
-def _adopt(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let someone else write the file, then make it durable; libraries may create it private: the umask decides."""
-    disk.op("fill", path)
-    fill(path)
-    path.chmod(path.parent.stat().st_mode & 0o666)
-    with path.open("rb+") as file:
-        disk.fsync(file.fileno(), path)
 
 
 def _replace(source: Path, target: Path) -> Path | None:
