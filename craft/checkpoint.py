@@ -7,6 +7,7 @@ that safetensors and NumPy alone can read a model; `state.safetensors` holds the
 from __future__ import annotations
 
 import errno
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,19 @@ from safetensors.torch import save_file
 from craft import store, tree
 from craft.types import Tensor, Tree
 
-__all__ = ["FORMAT", "Checkpoint", "Mismatch", "find", "latest", "load", "load_params", "prune", "save", "stage"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "Mismatch",
+    "find",
+    "latest",
+    "load",
+    "load_params",
+    "open_checkpoint",
+    "prune",
+    "save",
+    "stage",
+]
 
 FORMAT = 1
 _PARAMS = "params.safetensors"
@@ -50,17 +63,21 @@ class Checkpoint(NamedTuple):
     manifest: dict[str, Any]
 
 
-def save(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any]) -> Path:
+def save(
+    directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any], pending: dict[str, float] | None = None
+) -> Path:
     """Write a state, durably and as a whole; the arguments and errors are those of `stage`.
 
     Returns
     -------
     The checkpoint's directory.
     """
-    return stage(directory, state, memory=memory, extra=extra).commit()
+    return stage(directory, state, memory=memory, extra=extra, pending=pending).commit()
 
 
-def stage(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any]) -> store.Staged:
+def stage(
+    directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[str, Any], pending: dict[str, float] | None = None
+) -> store.Staged:
     """Hand a state to the operating system, as a copy: it may change from here on, while `commit` waits for the disk.
 
     Parameters
@@ -73,6 +90,8 @@ def stage(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[s
         What hooks remember, JSON data.
     extra
         How the run computes (mode, precision, threads, versions), JSON data; no clock, no path.
+    pending
+        What the step's hooks are to be told, where they have not all run: a resumed run begins with them.
 
     Returns
     -------
@@ -93,6 +112,10 @@ def stage(directory: Path, state: Tree, *, memory: dict[str, Any], extra: dict[s
     groups = _by_file(tensors)
     step = int(tensors["step"].max())  # a pack has one a trial
     manifest = {"format": FORMAT, "step": step, "leaves": _table(tensors), "memory": memory, "extra": extra}
+    if pending is not None:
+        manifest["pending"] = [
+            [name, value if math.isfinite(value) else None] for name, value in pending.items()
+        ]  # the order of names is that of a report
     files = {name: _writer(group) for name, group in groups.items()}
     return store.stage(Path(directory) / f"step-{step:08d}", files, manifest)
 
@@ -165,6 +188,19 @@ def _name(dtype: torch.dtype) -> str:
 def _numbered(directory: Path) -> list[Path]:
     matches = [(re.fullmatch(r"step-(\d+)", path.name), path) for path in Path(directory).glob("step-*")]
     return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return one checkpoint, every byte of which is right.
+
+    Raises
+    ------
+    Corrupt
+        If it is missing or damaged.
+    ValueError
+        If it was written by a newer Craft.
+    """
+    return _open(Path(path), hashes=True)
 
 
 def _open(path: Path, *, hashes: bool) -> Checkpoint:

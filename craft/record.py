@@ -25,6 +25,7 @@ __all__ = [
     "FORMAT",
     "Record",
     "code_fingerprint",
+    "experiment_files",
     "facts",
     "newest",
     "open_new",
@@ -144,8 +145,11 @@ def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
             "module": module,
             "name": name,
             "values": {} if task.experiment is None else config.to_dict(task.experiment),
+            "files": experiment_files(type(task.experiment)),
         },
-        "run": config.to_dict(attrs.evolve(run, out=None, resume="", extend=False, profile=0, debug=False)),
+        "run": config.to_dict(
+            attrs.evolve(run, out=None, resume="", resume_exact=False, fork=None, extend=False, profile=0, debug=False)
+        ),
         "model": _model(task),
         "steps": task.steps,
         "seed": task.seed,
@@ -187,8 +191,12 @@ def code_fingerprint(cls: type[Any] = object) -> str:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    for base in cls.__mro__:
-        file = getattr(sys.modules[base.__module__], "__file__", None)
-        if file:
-            digest.update(Path(file).read_bytes())
+    for found in experiment_files(cls).values():
+        digest.update(found.encode())
     return digest.hexdigest()
+
+
+def experiment_files(cls: type[Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files of an experiment's class and its bases, by module."""
+    modules = {origin(base): getattr(sys.modules[base.__module__], "__file__", None) for base in cls.__mro__}
+    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in modules.items() if file}

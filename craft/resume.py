@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from craft import config, record, tree
+from craft import checkpoint, config, record, tree
+from craft.checkpoint import Checkpoint
 from craft.engine import Choice
 from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task
 from craft.types import Tree
 
-__all__ = ["check", "place", "same_memory", "same_mode", "stretch", "warm"]
+__all__ = ["check", "fork", "place", "retuned", "same_memory", "same_mode", "stretch", "warm"]
 
 
 def place(run: Run, name: str) -> tuple[Path, bool]:
@@ -27,6 +29,10 @@ def place(run: Run, name: str) -> tuple[Path, bool]:
     """
     if run.extend and not run.resume:
         raise UsageError("got --extend without --resume; name the run to go on with: --resume DIR")
+    if run.resume_exact and not run.resume:
+        raise UsageError("got --resume-exact without --resume; name the run to go on with: --resume DIR")
+    if run.fork is not None and (run.resume or run.init is not None):
+        raise UsageError(f"got --fork with {'--resume' if run.resume else '--init'}; give one thing to start from")
     if not run.resume:
         return record.open_new(run.out, name), False
     if run.resume != "auto":
@@ -69,10 +75,57 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
         fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items()))
         hint = " (--extend goes on to another number of steps)" if "steps" in changed else ""
         raise UsageError(f"{where} is a run of another configuration: {fields}; give the same one{hint}")
+    _same_files(where, former["experiment"].get("files"), facts["experiment"].get("files", {}))
     differing = config.diff(former["data"], facts["data"])
     if "fingerprint" in differing:
         fields = "; ".join(f"{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(differing.items()))
-        raise UsageError(f"{where} was trained on other data: {fields}; give it the data it was trained on")
+        raise UsageError(
+            f"{where} was trained on other data: {fields}; give it the data it was trained on, or go on as a new run: "
+            f"--fork {where}"
+        )
+
+
+def _same_files(where: Path, former: dict[str, str] | None, now: dict[str, str]) -> None:
+    """Refuse an experiment whose own code was changed; a run of an older Craft does not say what it was."""
+    changed = [name for name in {**(former or {}), **now} if former is not None and former.get(name) != now.get(name)]
+    if changed:
+        raise UsageError(
+            f"the code of {', '.join(sorted(changed))} was changed since {where} began; bring it back, or go on as a new run: "
+            f"--fork {where}"
+        )
+
+
+def fork(path: Path, facts: dict[str, Any], warn: Callable[[str], None]) -> tuple[Checkpoint, dict[str, Any], record.Record]:
+    """Find the checkpoint that a new run goes on from.
+
+    Parameters
+    ----------
+    path
+        A run, or one of its checkpoints.
+    facts
+        The new run; see `record.facts`.
+    warn
+        Told of damaged checkpoints that were passed over.
+
+    Returns
+    -------
+    The checkpoint; where it comes from and what was changed, for config.json; and the run that it comes from.
+
+    Raises
+    ------
+    UsageError
+        If there is no run, or no checkpoint.
+    """
+    single = path.parent.name == record.CHECKPOINTS
+    run = path.parent.parent if single else path
+    former = record.read(run)
+    found = checkpoint.open_checkpoint(path) if single else checkpoint.latest(run / record.CHECKPOINTS, warn)
+    if found is None:
+        raise UsageError(f"got --fork {path}, which has no checkpoint yet; train it first: --resume {run}")
+    parts = ("experiment", "data", "steps", "seed", "code")
+    changed = config.diff({part: former.data.get(part) for part in parts}, {part: facts.get(part) for part in parts})
+    told = {field: [was, now] for field, (was, now) in changed.items()}
+    return found, {"run": str(run), "step": found.step, "seal": found.manifest["seal"], "changed": told}, former
 
 
 def same_mode(run: Run, extra: dict[str, Any]) -> Run:
@@ -94,6 +147,11 @@ def stretch(state: Any, steps: int) -> Any:
     if not hasattr(state, "horizon"):
         return state
     return state._replace(horizon=state.horizon.new_full(state.horizon.shape, steps))
+
+
+def retuned(state: Any, fresh: Any) -> Any:
+    """Give a state that comes from another run the hyperparameters of this one; they are part of a state."""
+    return state._replace(hyper=fresh.hyper) if hasattr(state, "hyper") else state
 
 
 def warm(task: Task, state: Any, params: Tree) -> Any:

@@ -112,6 +112,10 @@ class Run:
     """The run's directory; none: outputs/NAME/UTC time."""
     resume: str = ""
     """`auto` goes on with the run in --out (or the newest), or starts it; DIR goes on with DIR."""
+    resume_exact: bool = False
+    """Refuse to resume where the machine, its threads, the mode or the code differ: the bits might, too."""
+    fork: Path | None = None
+    """Go on with a run, or one of its checkpoints (RUN/checkpoints/step-...), as a new run: anything may be changed."""
     init: Path | None = None
     """Start from the weights of a finished run, with its tokenizer, on the data given here."""
     device: str = "auto"

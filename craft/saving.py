@@ -42,24 +42,36 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._flying: tuple[int, Future[str]] | None = None
 
-    def save(self, step: int, state: Tree, memory: dict[str, Any], extra: dict[str, Any], *, best: int = -1) -> None:
+    def save(
+        self,
+        step: int,
+        state: Tree,
+        memory: dict[str, Any],
+        extra: dict[str, Any],
+        *,
+        pending: dict[str, float] | None = None,
+        best: int = -1,
+        again: bool = False,
+    ) -> None:
         """Take a copy of a state and write it in the background; the one before is waited for.
 
         Parameters
         ----------
         step
-            Updates made; the state of a step is saved once.
-        state, memory, extra
+            Updates made.
+        state, memory, extra, pending
             As for `checkpoint.stage`.
         best
             Step whose checkpoint stays whatever comes.
+        again
+            Whether the checkpoint of a step that is saved already is replaced.
         """
-        if step == self.wanted and (self._flying or self.durable == step):
+        if not again and step == self.wanted and (self._flying or self.durable == step):
             return
         self._land()
         self.wanted = step
         try:
-            staged = checkpoint.stage(self.directory, state, memory=memory, extra=extra)
+            staged = checkpoint.stage(self.directory, state, memory=memory, extra=extra, pending=pending)
         except OSError as error:
             self._failed(step, error)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,36 +160,67 @@ class _Loop:
         for place in (self.directory, self.checkpoints):
             store.sweep_litter(place)  # what a killed run left half done
         facts = record.facts(task, self.run, self.name)
-        found = None
-        if self.stored is not None:
-            resume.check(self.stored, facts, self.run.extend)
-            found = checkpoint.latest(self.checkpoints, self.sinks.message)
-            if found is not None and found.step > task.steps:
-                raise UsageError(
-                    f"got {task.steps} steps for {self.directory}, which has made {found.step}; give as many or more"
-                )
+        found = self._found(facts)
+        if found is not None and found.step > task.steps:
+            raise UsageError(f"got {task.steps} steps for {found.path}, which has made {found.step}; give as many or more")
         run = self.run if found is None else resume.same_mode(self.run, found.manifest["extra"])
         flops, threads = task.flops, 0 if found is None else found.manifest["extra"].get("threads", 0)
         left = task.steps - (found.step if found else 0)
         self.engine = engine.start(run, steps=left, flops=flops, threads=threads)
         self.state = task.init(task.seed)
+        own = found is not None and self.stored is not None
         chosen = self.choice if found is None else resume.same_memory(self.run, found.manifest["extra"])
         chosen = chosen or engine.choose_memory(self.run.memory, task, self.engine, self.state)
         self.engine = attrs.evolve(self.engine, rematerialise=chosen.rematerialise, memory=chosen.why)
         if found is not None:
             like = scaled(self.state, found.manifest["extra"].get("precision") == "fp16")
-            self.state = resume.stretch(checkpoint.load(found.path, like), task.steps)
+            loaded = resume.stretch(checkpoint.load(found.path, like), task.steps)
+            self.state = loaded if own else resume.retuned(loaded, like)
         elif self.params is not None:
             self.state = resume.warm(task, self.state, self.params)
         self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True)
         self.step = found.step if found else 0
-        self.saver = Saver(self.checkpoints, self.run.checkpoint, self.sinks.message, self.step if found else -1)
+        self.saver = Saver(self.checkpoints, self.run.checkpoint, self.sinks.message, self.step if own else -1)
         self.hooks = self._hooks()
+        pending = found.manifest.get("pending") if found else None
+        self.pending = None if pending is None else {name: math.nan if value is None else value for name, value in pending}
         memory = found.manifest["memory"] if found else {}
         self.memory: dict[str, dict[str, Any]] = {hook.name: dict(memory.get(hook.name, {})) for hook in self.hooks}
-        if found is None or self.run.extend:
+        changed = self._changed(found, facts)
+        if not own or self.run.extend:
             record.write(self.directory, facts, task.tokenizer.to_json() if task.tokenizer else None)
-        self._open(facts, found)
+        self._open(facts, found, changed)
+        if not own and (found is not None or self.params is not None):
+            self._save()  # what a run begins with from outside must not be lost with the first steps
+
+    def _found(self, facts: dict[str, Any]) -> checkpoint.Checkpoint | None:
+        """Return the checkpoint that is gone on with, of this run or of the one that it is forked from."""
+        self.former = self.stored
+        if self.run.fork is not None:
+            forked, facts["fork"], self.former = resume.fork(self.run.fork, facts, self.sinks.message)
+            return forked
+        if self.stored is None:
+            return None
+        resume.check(self.stored, facts, self.run.extend)
+        facts |= {"fork": self.stored.data["fork"]} if "fork" in self.stored.data else {}
+        found = checkpoint.latest(self.checkpoints, self.sinks.message)
+        if found is None and ("fork" in self.stored.data or self.stored.data["run"].get("init")):
+            raise UsageError(
+                f"{self.directory} began with the state of another run and was stopped before it was saved; "
+                "start it anew: --fork RUN or --init RUN, with another --out"
+            )
+        return found
+
+    def _changed(self, found: checkpoint.Checkpoint | None, facts: dict[str, Any]) -> list[str]:
+        """Return what the bits depend on that is not as it was when the checkpoint was written."""
+        if found is None or self.former is None:
+            return []
+        was_all = {**found.manifest["extra"], "code": self.former.data["code"]}
+        differing = config.diff(was_all, {**self.engine.describe(), "code": facts["code"]})
+        changed = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in differing.items()]
+        if changed and self.run.resume_exact:
+            raise UsageError(f"got --resume-exact, but {'; '.join(changed)}; bring it back, or leave --resume-exact out")
+        return changed
 
     def _hooks(self) -> list[Hook]:
         run, task = self.run, self.task
@@ -231,7 +263,7 @@ class _Loop:
             self.sinks.message(f"no samples: {prompt!r} is not in the text; choose a --sample.prompt")
             return False
 
-    def _open(self, facts: dict[str, Any], found: checkpoint.Checkpoint | None) -> None:
+    def _open(self, facts: dict[str, Any], found: checkpoint.Checkpoint | None, changed: list[str]) -> None:
         track_ = self.run.track
         self.sinks.start(
             track.Info(
@@ -250,17 +282,28 @@ class _Loop:
             f"{how['device']}, {how['precision']}, {how['threads']} threads; compile {how['compile']}: {self.engine.why}"
         )
         self.sinks.message(f"memory {self.run.memory}: {self.engine.memory}")
-        if found is not None:
+        if "fork" in facts and self.stored is None:
+            self._say_fork(facts["fork"])
+        elif found is not None:
             self.sinks.message(f"resumed after step {found.step}")
-            former = {**found.manifest["extra"], "code": self.stored.data["code"] if self.stored else ""}
-            for key, (was, now) in config.diff(former, {**how, "code": facts["code"]}).items():
-                self.sinks.message(f"perhaps not exact from here on: {key} was {was!r}, is {now!r}")
+        for one in changed:
+            self.sinks.message(f"perhaps not exact from here on: {one}")
+
+    def _say_fork(self, fork: dict[str, Any]) -> None:
+        fields = "; ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in sorted(fork["changed"].items()))
+        self.sinks.message(f"forked from {fork['run']} after step {fork['step']}; changed: {fields or 'nothing'}")
 
     # -- steps
 
     def _steps(self, interrupt: Interrupt) -> str:
         """Go to the last step; return why the run ended before it, or nothing."""
         task = self.task
+        self.clock = _Clock(self.step * task.data.tokens)
+        self.since_save = time.monotonic()
+        if self.pending is not None:  # the run was broken off in the hooks of its last step
+            self._hooked(self.step, self.pending)
+            self._save(again=True)
+            return ""
         if self.step >= task.steps:
             self.sinks.message(f"complete: all {task.steps} steps are done")
             return ""
@@ -276,9 +319,7 @@ class _Loop:
         wishes: dict[str, str] = {}
         batch = self.engine.send(batches(self.step))
         program = self.engine.step(task, self.state, batch, self.sinks.status)
-        self.clock = _Clock(self.step * task.data.tokens)
         profile = Profile(self.run.profile, self.directory, self.sinks.message)
-        self.since_save = time.monotonic()
         while True:
             profile.before()
             self.saver.check()
@@ -312,21 +353,28 @@ class _Loop:
 
     def _at_state(self, step: int, metrics: dict[str, Any], halted: Tensor) -> dict[str, str]:
         """Do the same where the state is that of the step; a hook that fails at the end must not cost the last steps."""
+        numbers = self._checked(step, metrics, halted)
+        if step < self.task.steps:
+            return self._hooked(step, numbers)
+        before = copy.deepcopy(self.memory)
         try:
-            return self._after(step, metrics, halted)
-        except NotFiniteError:
-            raise
+            return self._hooked(step, numbers)
         except Exception:
-            if step == self.task.steps:
-                self._save()
+            self.memory = before
+            self._save(pending=numbers)
             raise
 
     def _after(self, step: int, metrics: dict[str, Any], halted: Tensor) -> dict[str, str]:
         """Check the numbers of a step, run the hooks that are due, and hand on what they logged."""
+        return self._hooked(step, self._checked(step, metrics, halted))
+
+    def _checked(self, step: int, metrics: dict[str, Any], halted: Tensor) -> dict[str, float]:
         if bool(halted.any()):
             raise self._not_finite(step, metrics)
+        return {key: float(value) for key, value in metrics.items() if value.numel() == 1}
+
+    def _hooked(self, step: int, numbers: dict[str, float]) -> dict[str, str]:
         last = step == self.task.steps
-        numbers = {key: float(value) for key, value in metrics.items() if value.numel() == 1}
         values: dict[str, float] = {}
         wishes: dict[str, str] = {}
         compared: dict[str, float] = {}
@@ -358,9 +406,10 @@ class _Loop:
             f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping"
         )
 
-    def _save(self) -> None:
+    def _save(self, *, pending: dict[str, float] | None = None, again: bool = False) -> None:
         self.sinks.sync()
         memory = copy.deepcopy(self.memory)
         best = memory.get("best", {}).get("step", -1)
-        self.saver.save(self.step, self.state, memory, self.engine.describe(), best=best)
+        how = self.engine.describe()
+        self.saver.save(self.step, self.state, memory, how, pending=pending, best=best, again=again)
         self.since_save = time.monotonic()

@@ -699,3 +699,107 @@ def test_a_last_state_that_is_not_saved_is_an_error(tiny, quick, monkeypatch):
     monkeypatch.setattr(disk, "HOOK", full)
     with pytest.raises(NotSavedError, match="the state of step 8 could not be saved"):
         train(tiny().build(), quick(), name=NAME, console=False)
+
+
+# -- forked, and refused where the bits might differ
+
+
+def fork(tiny, quick, path, name="fork", **changes):
+    run = attrs.evolve(quick(name), fork=path)
+    return train(tiny(**changes).build(), run, name=NAME, console=False)
+
+
+def test_a_fork_that_changes_nothing_ends_with_the_same_parameters(done, tiny, quick):
+    forked = fork(tiny, quick, done.directory / "checkpoints" / "step-00000006")
+    for name, leaf in tree.named(done.state).items():
+        assert torch.equal(leaf, tree.named(forked.state)[name]), name
+    assert [row["step"] for row in strict(forked.directory / "metrics.jsonl")] == [8]
+    told = json.loads((forked.directory / "config.json").read_text(encoding="utf-8"))["fork"]
+    assert (told["run"], told["step"], told["changed"]) == (str(done.directory), 6, {})
+    seal = checkpoint.open_checkpoint(done.directory / "checkpoints" / "step-00000006").manifest["seal"]
+    assert told["seal"] == seal
+    assert f"forked from {done.directory} after step 6; changed: nothing" in (forked.directory / "log.txt").read_text("utf-8")
+
+
+def test_a_fork_goes_on_with_what_was_changed(done, tiny, quick, bytes_of):
+    before = bytes_of(done.directory)
+    forked = fork(tiny, quick, done.directory, steps=12, lr=0.005)
+    assert int(forked.state.step) == 12
+    assert forked.state.hyper["lr"].item() == pytest.approx(0.005)
+    assert int(forked.state.horizon) == 12
+    told = json.loads((forked.directory / "config.json").read_text(encoding="utf-8"))["fork"]["changed"]
+    assert told["experiment.values.lr"] == [0.02, 0.005]
+    assert told["steps"] == [8, 12]
+    assert bytes_of(done.directory) == before
+
+
+def test_a_fork_is_resumed_like_any_run(done, tiny, quick, bytes_of):
+    whole = fork(tiny, quick, done.directory, name="whole", steps=14)
+    run = attrs.evolve(quick("fork"), fork=done.directory)
+    stopping = with_hook(tiny(steps=14).build(), at(9, ask(signal.SIGTERM)), name="breaker")
+    train(stopping, run, name=NAME, console=False)
+    train(tiny(steps=14).build(), quick("fork", resume="auto"), name=NAME, console=False)
+    there, here = bytes_of(whole.directory), bytes_of(run.out)
+    assert all(here[path] == there[path] for path in there if path in here)
+    assert here["metrics.jsonl"] == there["metrics.jsonl"]
+    assert json.loads((run.out / "config.json").read_text(encoding="utf-8"))["fork"]["run"] == str(done.directory)
+
+
+def test_what_begins_with_the_state_of_another_run_is_saved_at_once(done, tiny, quick):
+    """Else a kill before the first save would leave a run that begins anew with weights of its own."""
+    stop = with_hook(tiny(steps=14).build(), at(9, raise_broken), name="breaker")
+    with pytest.raises(Broken):
+        train(stop, attrs.evolve(quick("fork"), fork=done.directory), name=NAME, console=False)
+    assert steps_in(quick("fork").out)[0] == 8
+    stop = with_hook(tiny().build(), at(1, raise_broken), name="breaker")
+    with pytest.raises(Broken):
+        train(stop, quick("warm"), name=NAME, console=False, params=done.state.params)
+    assert steps_in(quick("warm").out) == [0]
+    resumed = train(tiny().build(), quick("warm", resume="auto"), name=NAME, console=False)
+    whole = train(tiny().build(), quick("other"), name=NAME, console=False, params=done.state.params)
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(resumed.state), tree.leaves(whole.state), strict=True))
+
+
+def test_a_fork_without_its_first_checkpoint_is_not_begun_anew(done, tiny, quick):
+    fork(tiny, quick, done.directory, steps=14)
+    for found in checkpoint.find(quick("fork").out / "checkpoints"):
+        store.remove(found.path)
+    with pytest.raises(UsageError, match="began with the state of another run and was stopped before it was saved"):
+        train(tiny(steps=14).build(), quick("fork", resume="auto"), name=NAME, console=False)
+
+
+def test_a_fork_of_nothing_is_refused(tiny, quick, tmp_path, done):
+    with pytest.raises(UsageError, match="as a run, but it does not exist"):
+        fork(tiny, quick, tmp_path / "none")
+    with pytest.raises(store.Corrupt, match="is missing or cannot be read"):
+        fork(tiny, quick, done.directory / "checkpoints" / "step-00000005")
+    for changes in ({"resume": str(done.directory)}, {"init": done.directory}):
+        run = attrs.evolve(quick(""), fork=done.directory, **changes)
+        with pytest.raises(UsageError, match=r"got --fork with --(resume|init); give one thing to start from"):
+            train(tiny().build(), run, name=NAME, console=False)
+
+
+def test_exact_means_exact(tiny, quick, bytes_of):
+    run = quick("exact")
+    train(with_hook(tiny().build(), at(4, ask(signal.SIGTERM)), name="breaker"), run, name=NAME, console=False)
+    before = bytes_of(run.out)
+    other = attrs.evolve(run, resume="auto", resume_exact=True, precision="bf16")
+    with pytest.raises(UsageError, match="got --resume-exact, but precision was 'fp32', is 'bf16'; bring it back"):
+        train(tiny().build(), other, name=NAME, console=False)
+    assert bytes_of(run.out) == before
+    same = attrs.evolve(run, resume="auto", resume_exact=True)
+    assert train(tiny().build(), same, name=NAME, console=False).status == "finished"
+    with pytest.raises(UsageError, match="got --resume-exact without --resume"):
+        train(tiny().build(), attrs.evolve(quick("new"), resume_exact=True), name=NAME, console=False)
+
+
+def test_an_experiment_whose_code_was_changed_is_refused(tiny, quick, monkeypatch, bytes_of):
+    run = quick("code")
+    train(with_hook(tiny().build(), at(4, ask(signal.SIGTERM)), name="breaker"), run, name=NAME, console=False)
+    before = bytes_of(run.out)
+    found = record.experiment_files(type(tiny()))
+    assert set(found) == {"experiments.char_1m"}
+    monkeypatch.setattr(record, "experiment_files", lambda cls: {"experiments.char_1m": "0" * 64})
+    with pytest.raises(UsageError, match=r"the code of experiments\.char_1m was changed since .*--fork"):
+        train(tiny().build(), attrs.evolve(run, resume="auto"), name=NAME, console=False)
+    assert bytes_of(run.out) == before

@@ -47,7 +47,7 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     from craft.train import train
 
     name = name_of(cls)
-    stored = _stored(cls, run.resume, run.out)
+    stored = _stored(cls, run.resume, run.out, run.fork)
     fitted = fit(experiment, run, fixed=stored is not None)
     tokenizer, params = _begin(run, stored, prog)
     task = fitted.experiment.build(tokenizer) if tokenizer else fitted.experiment.build()
@@ -128,13 +128,13 @@ class _Start:
 def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any]) -> tuple[Any, Run]:
     from craft import config
 
-    preset, file, resume, out = (_peek(argv, name) for name in ("--preset", "--config", "--resume", "--out"))
+    preset, file, resume, out, fork = (_peek(argv, name) for name in ("--preset", "--config", "--resume", "--out", "--fork"))
     if preset and preset not in presets:
         raise UsageError(f"got --preset {preset}; this experiment has {', '.join(sorted(presets)) or 'none'}")
     if preset and file:
         raise UsageError("got --preset and --config; give one place to start from")
     base, run = presets[preset] if preset else cls(), Run()
-    stored = _stored(cls, resume, Path(out) if out else None)
+    stored = _stored(cls, resume, Path(out) if out else None, Path(fork) if fork else None)
     if stored is not None:
         run = config.from_dict(Run, stored.data.get("run", {}))  # when it reports is part of the bytes it writes
         if not preset and not file:
@@ -147,10 +147,12 @@ def _start_from(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any])
     return config.from_dict(cls, data["experiment"]["values"]), config.from_dict(Run, data.get("run", {}))
 
 
-def _stored(cls: type[Any], resume: str, out: Path | None) -> Record | None:
+def _stored(cls: type[Any], resume: str, out: Path | None, fork: Path | None) -> Record | None:
     """Return the run that is to be gone on with, if it is there."""
     from craft import record
 
+    if fork is not None and not resume:
+        return record.read(fork.parent.parent if fork.parent.name == record.CHECKPOINTS else fork)
     if not resume:
         return None
     directory = Path(resume) if resume != "auto" else out or record.newest(name_of(cls))
