@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import sys
 import time
@@ -31,8 +32,10 @@ __all__ = [
     "open_new",
     "origin",
     "read",
+    "samples",
     "versions",
     "write",
+    "write_halted",
 ]
 
 FORMAT = 1
@@ -157,6 +160,19 @@ def facts(task: Task, run: Run, name: str) -> dict[str, Any]:
         "code": code_fingerprint(type(task.experiment)),
         "versions": versions(),
     }
+
+
+def samples(batch: Any) -> list[int]:
+    """Return the numbers of a batch's samples; none where it does not number them."""
+    found = getattr(batch, "sample_B", None)
+    return [] if found is None else [int(one) for one in found]
+
+
+def write_halted(directory: Path, step: int, found: list[int], metrics: Mapping[str, Any]) -> None:
+    """Write halted.json: the step whose loss or gradient was not finite, its samples, and what it returned (text where NaN)."""
+    numbers = {name: float(value) for name, value in metrics.items() if value.numel() == 1}
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+    store.write_json(directory / "halted.json", {"step": step, "samples": found, "metrics": shown})
 
 
 def _model(task: Task) -> dict[str, Any]:

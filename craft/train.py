@@ -400,10 +400,12 @@ class _Loop:
         shown = ", ".join(f"{key} {float(value):g}" for key, value in metrics.items() if value.numel() == 1)
         self.saver.finish(quiet=True)
         saved = self.saver.durable
+        record.write_halted(self.directory, step, record.samples(self.task.data.batch(step - 1)), metrics)
         last = f"the last good checkpoint is step {saved}" if saved >= 0 else "no checkpoint was written yet"
         return NotFiniteError(
             f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, "
-            f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping"
+            f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping; "
+            f"craft replay {self.directory} --step {step} makes that step again"
         )
 
     def _save(self, *, pending: dict[str, float] | None = None, again: bool = False) -> None:

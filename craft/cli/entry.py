@@ -26,6 +26,7 @@ commands
   evaluate RUN          measure a run's model on held-out data
   compare RUN RUN ...   runs side by side: a table, --html FILE, --figures DIR
   report RUN            the page of one run: curves, samples, configuration
+  replay RUN            a step made again to the bit; --set tries a change on it
   track push RUN        send recorded runs to W&B; track dashboard: a view of them
   list                  the experiments that can be trained
 
@@ -57,6 +58,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "compare": _compare,
         "report": _report,
+        "replay": _replay,
         "track": _track,
         "list": _list,
     }
@@ -127,6 +129,12 @@ def _report(argv: Sequence[str]) -> int:
     from craft.cli.compare import report_run
 
     return report_run(argv)
+
+
+def _replay(argv: Sequence[str]) -> int:
+    from craft.cli.replay import replay_run
+
+    return replay_run(argv)
 
 
 def _track(argv: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from craft.errors import UsageError
 from craft.run import Run
 from craft.step import Task, scaled
 
-__all__ = ["Stored", "load"]
+__all__ = ["Stored", "build", "load"]
 
 
 class Stored:
@@ -39,6 +39,22 @@ def _chosen(directory: Path, which: str, last: checkpoint.Checkpoint) -> checkpo
         remedy = "; the best is kept where the run has --checkpoint.best eval/loss" if which == "best" else ""
         raise UsageError(f"got --checkpoint {which}, but {directory} has those of the steps {found}{remedy}")
     return chosen
+
+
+def build(stored: record.Record, experiment: str = "") -> Task:
+    """Build the task of a stored run, with its tokenizer; the arguments and errors are those of `load`."""
+    known = re.fullmatch(r"experiments\.(\w+)", stored.experiment["module"])  # a name, never a path
+    if not experiment and not known:
+        raise UsageError(
+            f"{stored.directory} was made by {stored.experiment['module']}, which is not among the experiments; "
+            "name its file: --experiment PATH.py"
+        )
+    cls = experiment_class(find(experiment or (known[1] if known else "")))
+    value = config.from_dict(cls, stored.experiment["values"])
+    tokenizer = stored.tokenizer
+    task = value.build(data.load_tokenizer(tokenizer)) if tokenizer else value.build()
+    assert isinstance(task, Task)
+    return task
 
 
 def load(
@@ -69,16 +85,7 @@ def load(
         If the directory is not a run, has no checkpoint, or its experiment is not found.
     """
     stored = record.read(directory)
-    known = re.fullmatch(r"experiments\.(\w+)", stored.experiment["module"])  # a name, never a path
-    if not experiment and not known:
-        raise UsageError(
-            f"{directory} was made by {stored.experiment['module']}, which is not among the experiments; "
-            "name its file: --experiment PATH.py"
-        )
-    cls = experiment_class(find(experiment or (known[1] if known else "")))
-    value = config.from_dict(cls, stored.experiment["values"])
-    tokenizer = stored.tokenizer
-    task = value.build(data.load_tokenizer(tokenizer)) if tokenizer else value.build()
+    task = build(stored, experiment)
     found = checkpoint.latest(directory / record.CHECKPOINTS, _warn)
     if found is None:
         raise UsageError(f"got {directory}, which has no checkpoint yet; train it first: --resume {directory}")
