@@ -1,4 +1,4 @@
-"""Ending on request: the first SIGINT or SIGTERM lets the step finish and the run save, the second ends at once."""
+"""Ending on request: the first SIGINT, SIGTERM or SIGHUP lets the step finish and the run save, the second ends at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 __all__ = ["Interrupt"]
 
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
 
 class Interrupt:
     """While the block runs, `signal` is 0 or the number of the signal that asked for the end; 128 + it is the exit code."""
@@ -21,8 +23,9 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._asked)
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, which means to go on
+                    self._former[number] = signal.signal(number, self._asked)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

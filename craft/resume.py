@@ -16,7 +16,7 @@ from craft.run import Run
 from craft.step import Task
 from craft.types import Tree
 
-__all__ = ["check", "fork", "place", "retuned", "same_memory", "same_mode", "stretch", "warm"]
+__all__ = ["check", "fork", "place", "retuned", "same_memory", "same_mode", "split", "stretch", "warm"]
 
 
 def place(run: Run, name: str) -> tuple[Path, bool]:
@@ -67,6 +67,8 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
     former, where = stored.data, stored.directory
     changed = config.diff(former["experiment"]["values"], facts["experiment"]["values"])
     changed.pop("steps", None)
+    if split(stored, facts):
+        changed.pop("accumulate")
     if former["steps"] != facts["steps"] and not extend:
         changed["steps"] = (former["steps"], facts["steps"])
     if former["seed"] != facts["seed"]:
@@ -83,6 +85,17 @@ def check(stored: record.Record, facts: dict[str, Any], extend: bool) -> None:
             f"{where} was trained on other data: {fields}; give it the data it was trained on, or go on as a new run: "
             f"--fork {where}"
         )
+
+
+def split(stored: record.Record | None, facts: dict[str, Any]) -> tuple[int, int] | None:
+    """Return in how many parts a batch was computed and is now, where that alone was changed: the samples are the same."""
+    if stored is None:
+        return None
+    was, now = stored.data["experiment"]["values"], facts["experiment"]["values"]
+    parts = was.get("accumulate"), now.get("accumulate")
+    if was.get("batch") != now.get("batch") or parts[0] == parts[1] or not all(type(one) is int for one in parts):
+        return None
+    return int(parts[0]), int(parts[1])
 
 
 def _same_files(where: Path, former: dict[str, str] | None, now: dict[str, str]) -> None:

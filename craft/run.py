@@ -127,6 +127,8 @@ class Run:
     memory: str = attrs.field(default="auto", validator=_memory)
     """`fast` keeps all activations, `small` computes them again and has 8-bit moments, 4GB takes the fastest that fits; `auto`
     keeps them where they and the state take up to 1.5 GB together."""
+    oom: Literal["stop", "halve"] = config.choice("stop", "stop", "halve")
+    """Where a step does not fit into memory: stop, or go on from the last checkpoint with the batch in twice as many parts."""
     threads: int = attrs.field(default=0, validator=config.at_least(0))
     """CPU threads; 0: one a core."""
     checkpoint: Checkpoints = Checkpoints()

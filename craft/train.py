@@ -29,6 +29,14 @@ class NotFiniteError(ValueError):
     """A loss or a gradient was not finite; the weights are those from before it."""
 
 
+class OutOfMemoryError(ValueError):
+    """A step did not fit into memory; `directory` is that of the run, `experiment` what was trained."""
+
+    def __init__(self, text: str, directory: Path, experiment: Any) -> None:
+        super().__init__(text)
+        self.directory, self.experiment = directory, experiment
+
+
 class Result(NamedTuple):
     """What a run ended with.
 
@@ -85,6 +93,8 @@ def train(
         If the run's directory is taken, the device is not there, or what is resumed has another configuration or data.
     NotFiniteError
         If a loss or gradient is not finite: nothing of it has reached the weights, the last checkpoint is named.
+    OutOfMemoryError
+        If a step does not fit into memory.
     checkpoint.Mismatch
         If a checkpoint of what is resumed does not fit the task.
     """
@@ -142,8 +152,10 @@ class _Loop:
                 self._prepare()
                 try:
                     reason = self._steps(interrupt)
-                except BaseException:
+                except BaseException as error:
                     self.saver.finish(quiet=True)
+                    if engine.is_out_of_memory(error):
+                        raise self._out_of_memory(error) from error
                     raise
                 self.saver.finish()
                 status = "stopped" if self.step < self.task.steps else "finished"
@@ -187,7 +199,7 @@ class _Loop:
         memory = found.manifest["memory"] if found else {}
         self.memory: dict[str, dict[str, Any]] = {hook.name: dict(memory.get(hook.name, {})) for hook in self.hooks}
         changed = self._changed(found, facts)
-        if not own or self.run.extend:
+        if not own or self.run.extend or resume.split(self.stored, facts):
             record.write(self.directory, facts, task.tokenizer.to_json() if task.tokenizer else None)
         self._open(facts, found, changed)
         if not own and (found is not None or self.params is not None):
@@ -218,6 +230,8 @@ class _Loop:
         was_all = {**found.manifest["extra"], "code": self.former.data["code"]}
         differing = config.diff(was_all, {**self.engine.describe(), "code": facts["code"]})
         changed = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in differing.items()]
+        if parts := resume.split(self.stored, facts):
+            changed.append(f"accumulate was {parts[0]}, is {parts[1]}")
         if changed and self.run.resume_exact:
             raise UsageError(f"got --resume-exact, but {'; '.join(changed)}; bring it back, or leave --resume-exact out")
         return changed
@@ -406,6 +420,21 @@ class _Loop:
             f"step {step} gave a loss or gradient that is not finite ({shown}); it was not applied, "
             f"{last} in {self.checkpoints}: try a lower learning rate or gradient clipping; "
             f"craft replay {self.directory} --step {step} makes that step again"
+        )
+
+    def _out_of_memory(self, error: BaseException) -> OutOfMemoryError:
+        shapes = [tuple(leaf.shape) for leaf in tree.leaves(self.task.data.batch(self.step))]
+        batch = " x ".join(map(str, max(shapes, key=math.prod, default=())))
+        parts = getattr(self.task.experiment, "accumulate", None)
+        again = f"--accumulate {2 * parts} computes the batch in more parts, --oom halve does that by itself; " if parts else ""
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        saved = f"the last checkpoint is step {self.saver.durable}" if self.saver.durable >= 0 else "nothing was saved yet"
+        now = f", in {parts} part{'s' * (parts > 1)}" if parts else ""
+        return OutOfMemoryError(
+            f"step {self.step + 1} did not fit into memory: a batch of {batch}{now} ({reason}); "
+            f"{again}--memory small takes less. {saved} in {self.checkpoints}",
+            self.directory,
+            self.task.experiment,
         )
 
     def _save(self, *, pending: dict[str, float] | None = None, again: bool = False) -> None:

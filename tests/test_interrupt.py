@@ -11,7 +11,7 @@ import pytest
 from craft.interrupt import Interrupt
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_noted_and_raises_nothing(number):
     before = signal.getsignal(number)
     with Interrupt() as interrupt:
@@ -19,6 +19,17 @@ def test_a_signal_is_noted_and_raises_nothing(number):
         os.kill(os.getpid(), number)
         assert interrupt.signal == number
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.signal == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_former_handlers_come_back_after_an_error():

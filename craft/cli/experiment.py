@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from craft.run import Run
 if TYPE_CHECKING:
     from craft.record import Record
     from craft.step import Task, Tokenizer
-    from craft.train import Result
+    from craft.train import OutOfMemoryError, Result
 
 __all__ = ["execute", "main", "parse"]
 
@@ -43,6 +44,23 @@ def main(cls: type[Any], presets: Mapping[str, Any] | None = None) -> None:
 def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], prog: str) -> int:
     """Parse the flags, build the task and train it; return the exit code."""
     experiment, run = parse(cls, argv, presets, prog)
+    from craft.train import OutOfMemoryError
+
+    while True:
+        try:
+            result, task = _train(cls, experiment, run, prog)
+            break
+        except OutOfMemoryError as error:
+            if run.oom != "halve":
+                raise
+            experiment, run = _halved(run, error)
+        gc.collect()  # here the error, and with it the state that it held, is gone
+    renew(result.directory)
+    _say_next(result, task, prog)
+    return 128 + result.signal if result.signal else 0
+
+
+def _train(cls: type[Any], experiment: Any, run: Run, prog: str) -> tuple[Result, Task]:
     from craft.cli.fit import fit
     from craft.train import train
 
@@ -51,10 +69,20 @@ def execute(cls: type[Any], argv: Sequence[str], presets: Mapping[str, Any], pro
     fitted = fit(experiment, run, fixed=stored is not None)
     tokenizer, params = _begin(run, stored, prog)
     task = fitted.experiment.build(tokenizer) if tokenizer else fitted.experiment.build()
-    result = train(task, run, name=name, memory=fitted.choice, params=params)
-    renew(result.directory)
-    _say_next(result, task, prog)
-    return 128 + result.signal if result.signal else 0
+    return train(task, run, name=name, memory=fitted.choice, params=params), task
+
+
+def _halved(run: Run, error: OutOfMemoryError) -> tuple[Any, Run]:
+    """Return the experiment with its batch in more parts, and the run that goes on from the last checkpoint."""
+    from craft.cli.fit import finer
+
+    parts = next(finer(error.experiment), None)
+    if parts is None:
+        raise error
+    sys.stderr.write(f"{error}\ngoing on with --accumulate {parts}\n")
+    there = (error.directory / "config.json").is_file()
+    again = attrs.evolve(run, out=None, fork=None, resume=str(error.directory)) if there else run
+    return attrs.evolve(error.experiment, accumulate=parts), again
 
 
 def _begin(run: Run, stored: Record | None, prog: str) -> tuple[Tokenizer | None, Any]:

@@ -13,7 +13,7 @@ from craft.run import Run, budget
 if TYPE_CHECKING:
     from craft import engine
 
-__all__ = ["Fitted", "fit", "settings"]
+__all__ = ["Fitted", "finer", "fit", "settings"]
 
 
 class Fitted(NamedTuple):
@@ -82,7 +82,7 @@ def settings(experiment: Any) -> Iterator[Setting]:
             continue
         yield Setting(value, False, f"all activations are kept{bits}")
         yield Setting(value, True, f"activations are computed again{bits}")
-        for parts in _parts(value):
+        for parts in finer(value):
             again = f"activations are computed again, the batch in {parts} parts{bits}"
             yield Setting(attrs.evolve(value, accumulate=parts), True, again)
 
@@ -121,7 +121,7 @@ def _narrow(experiment: Any) -> Any:
         return None
 
 
-def _parts(experiment: Any) -> Iterator[int]:
+def finer(experiment: Any) -> Iterator[int]:
     """Yield larger numbers of parts that divide the batch, each at least twice the one before."""
     parts, batch = getattr(experiment, "accumulate", None), getattr(experiment, "batch", None)
     if not isinstance(parts, int) or not isinstance(batch, int):

@@ -8,6 +8,7 @@ from craft.engine.core import start as start
 from craft.engine.device import resolve_device as resolve_device
 from craft.engine.memory import Choice as Choice
 from craft.engine.memory import choose_memory as choose_memory
+from craft.engine.memory import is_out_of_memory as is_out_of_memory
 from craft.engine.program import Program as Program
 from craft.engine.program import compile_function as compile_function
 from craft.engine.program import compile_step as compile_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
+import torch
 
 from craft import tree
 from craft.engine.allocator import resident_bytes
@@ -46,6 +47,14 @@ def decided(asked: str) -> Choice | None:
     """Return the choice where it depends on nothing but the words."""
     words = {"fast": Choice(False, "keeps all activations"), "small": Choice(True, "activations are computed again")}
     return words.get(asked)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had; torch has a class for a device's, and none for the host's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "std::bad_alloc" in text)
 
 
 def choose_memory(asked: str, task: Task, machine: Engine, state: Tree | None) -> Choice:

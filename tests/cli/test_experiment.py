@@ -189,7 +189,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on(small, tmp_path, capsys):
     argv = [*small, "--out", str(tmp_path / "run")]
     assert execute(Stopping, argv, {}, "test") == 128 + signal.SIGTERM
     assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().out
-    assert execute(Char1M, [*argv, "--resume", "auto"], {}, "test") == 0
+    assert execute(Stopping, [*argv, "--resume", "auto"], {}, "test") == 0
 
 
 def test_resuming_with_another_value_lists_it(craft, finished):
@@ -220,3 +220,54 @@ def test_a_run_is_gone_on_from_on_new_text_with_its_tokenizer(craft, finished, t
     code, _, err = craft("train", "char_1m", *flags, "--out", tmp_path / "strange")
     assert code == 2
     assert "got characters that the vocabulary lacks: 'Ä'" in err
+
+
+# -- memory
+
+
+@pytest.fixture
+def cramped(monkeypatch):
+    """A step of the engine that finds no memory at the third update, until the batch is computed in two parts or more."""
+    from craft.engine import Engine
+
+    real = Engine.step
+
+    def step(self, task, state, batch, say=None):
+        program = real(self, task, state, batch, say)
+
+        def run(state, batch):
+            if int(state.step) == 2 and task.experiment.accumulate == 1:
+                raise RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: can't allocate memory: you tried"
+                )
+            return program(state, batch)
+
+        return run
+
+    monkeypatch.setattr(Engine, "step", step)
+
+
+def test_a_step_that_does_not_fit_names_the_batch_and_what_to_do(craft, small, cramped, tmp_path):
+    code, _, err = craft("train", "char_1m", *small, "--out", tmp_path / "run", "--checkpoint.every", "1")
+    assert code == 1
+    assert "step 3 did not fit into memory: a batch of 4 x 16, in 1 part" in err
+    assert "--accumulate 2 computes the batch in more parts" in err
+    assert "the last checkpoint is step 2" in err
+
+
+@pytest.mark.parametrize("every", ["1", "100"])
+def test_halving_goes_on_with_the_same_samples(craft, small, cramped, tmp_path, monkeypatch, every):
+    flags = [*small, "--checkpoint.every", every, "--track.every", "1"]
+    code, _, err = craft("train", "char_1m", *flags, "--out", tmp_path / "run", "--oom", "halve")
+    assert code == 0
+    assert "going on with --accumulate 2" in err
+    monkeypatch.undo()
+    assert craft("train", "char_1m", *flags, "--out", tmp_path / "whole").code == 0
+    texts = ((tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8") for name in ("whole", "run"))
+    there, here = ([json.loads(line) for line in text.splitlines()] for text in texts)
+    assert [row["step"] for row in here] == [row["step"] for row in there] == [1, 2, 3, 4]
+    assert [row["train/loss"] for row in here] == pytest.approx([row["train/loss"] for row in there], abs=1e-6)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    assert stored["experiment"]["values"]["accumulate"] == 2
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert ("perhaps not exact from here on: accumulate was 1, is 2" in log) == (every == "1")
