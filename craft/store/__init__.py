@@ -7,6 +7,8 @@ so that a test can fail it or kill the process before it.
 
 from craft.store.errors import Busy as Busy
 from craft.store.errors import Corrupt as Corrupt
+from craft.store.file import append as append
+from craft.store.file import sync as sync
 from craft.store.file import write as write
 from craft.store.file import write_json as write_json
 from craft.store.journal import Journal as Journal

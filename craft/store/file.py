@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from craft.store import disk
 from craft.store.litter import aside, discard
 from craft.store.strict import dump
 
-__all__ = ["write", "write_json"]
+__all__ = ["append", "sync", "write", "write_json"]
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -35,6 +36,22 @@ def write(path: Path, data: bytes | str) -> None:
     except BaseException:
         discard(temporary)
         raise
+    disk.fsync_directory(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Add to the end of a file, which is made where there is none; it is the operating system's at once, see `sync`."""
+    data = text.encode(errors="backslashreplace")
+    disk.op("open", path)
+    with path.open("ab", buffering=0) as file:
+        disk.op("write", path, data)
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, "only a part of a text could be written: free space", str(path))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file that was appended to is on the disk, with its name."""
+    disk.sync_file(path)
     disk.fsync_directory(path.parent)
 
 

@@ -30,6 +30,7 @@ class Jsonl:
         self._log: Path | None = None
         self._early: list[str] = []
         self._journals: tuple[store.Journal, ...] = ()
+        self._unsynced = False
 
     def start(self, info: Info) -> None:
         """Open the files, cut what lies after `info.step`, and write the messages that came before."""
@@ -53,10 +54,14 @@ class Jsonl:
         """Wait until every row is on the disk: before a checkpoint, which a resumed run starts from, becomes durable."""
         for journal in self._journals:
             journal.sync()
+        if self._unsynced:
+            store.sync(self._samples)
+            self._unsynced = False
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Append a sample to `samples.txt`."""
-        _append(self._samples, block(step, prompt, text) + "\n")
+        store.append(self._samples, block(step, prompt, text) + "\n")
+        self._unsynced = True
 
     def message(self, text: str) -> None:
         """Append a line, with the time in UTC, to `log.txt`; before `start`, which names the directory, keep it."""
@@ -70,6 +75,8 @@ class Jsonl:
     def finish(self, status: str, summary: dict[str, float]) -> None:
         """Bring every row to the disk and close the files."""
         self.message(status)
+        if self._journals:
+            self.sync()
         for journal in self._journals:
             journal.close()
 

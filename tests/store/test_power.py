@@ -10,55 +10,7 @@ import pytest
 
 from craft import store
 from craft.store import disk
-
-
-class Disk:
-    """A model of a disk that loses what was not synced: contents by file, names by directory."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.log: list[tuple[str, Path, Any]] = []
-
-    def __call__(self, name: str, path: Path, detail: Any) -> None:
-        self.log.append((name, path, detail))
-
-    def crash(self, length: int, lose: random.Random, target: Path) -> None:
-        """Rebuild what a power cut after `length` operations may leave: any unsynced content or rename may be lost or torn."""
-        contents: dict[Path, bytes] = {}
-        synced: set[Path] = set()
-        named: set[Path] = set()
-        renames: list[tuple[Path, Path]] = []
-        for name, path, detail in self.log[:length]:
-            if name == "write":
-                contents[path] = detail
-            elif name == "fsync":
-                synced.add(path)
-            elif name == "rename":
-                renames.append((path, detail))
-            elif name == "fsync_dir" and path != self.root:
-                named |= {known for known in contents if known.parent == path}
-            elif name == "fsync_dir":
-                renames = [
-                    (source, place) for source, place in renames if not self.settle(contents, (synced, named), source, place)
-                ]
-        for source, place in renames[: lose.randint(0, len(renames))]:  # a journal keeps the order of names
-            self.settle(contents, (synced, named), source, place)
-        for path, data in contents.items():
-            if path not in named and lose.random() < 0.5:
-                continue
-            place = target / path.relative_to(self.root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data if path in synced else data[: lose.choice([0, len(data) // 2, len(data)])])
-
-    @staticmethod
-    def settle(contents: dict[Path, bytes], marks: tuple[set[Path], ...], source: Path, place: Path) -> bool:
-        for path in [path for path in contents if path == source or source in path.parents]:
-            moved = place / path.relative_to(source) if path != source else place
-            contents[moved] = contents.pop(path)
-            for marked in marks:
-                if path in marked:
-                    marked.add(moved)
-        return True
+from tools.chaos.power import Disk
 
 
 def test_every_power_cut_leaves_old_or_new(tmp_path: Path, thing: Any, hook: Any) -> None:
