@@ -108,7 +108,10 @@ def open_new(out: Path | None, name: str) -> Path:
 
 
 def _taken(directory: Path) -> bool:
-    return any(not path.name.startswith(".") for path in directory.iterdir())
+    """Whether there is anything but what a run leaves that was killed before it was one: its lock and its tokenizer."""
+    names = {path.name for path in directory.iterdir()}
+    begun = {_TOKENIZER} if store.LOCK in names else set()
+    return any(not name.startswith(".") for name in names - begun)
 
 
 def newest(name: str) -> Path | None:

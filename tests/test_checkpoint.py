@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from craft import checkpoint, store, tree
+from craft import checkpoint, param, store, tree
 from craft.step import State
 from craft.store import disk
 from craft.types import Tensor, Tree
@@ -366,3 +366,21 @@ def test_a_state_on_a_gpu_writes_the_same_bytes(tmp_path: Path) -> None:
     one, two = save(tmp_path / "one", state()), save(tmp_path / "two", tree.to(state(), "cuda"))
     for path in one.iterdir():
         assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+# -- formats that were released
+
+
+def test_a_checkpoint_of_the_first_format_is_read_and_computes_what_it_did(root: Path) -> None:
+    """Written once; what reads it may change, the files never do."""
+    from craft import losses, models, types
+    from craft.mixers import Attention, FeedForward
+
+    [found] = checkpoint.find(root / "tests" / "golden" / "format-1")
+    assert (found.step, found.manifest["format"], found.manifest["memory"]["best"]["step"]) == (3, 1, 2)
+    model = models.Sequence(width=8, depth=1, pattern=(Attention(heads=2), FeedForward(expand=1.0))).build(vocabulary=5)
+    params = checkpoint.load_params(found.path, param.materialise(model.spec, seed=1))
+    ids_BT = torch.arange(24).reshape(2, 12) % 5
+    batch = types.Batch(ids_BT[:, :-1], ids_BT[:, 1:], torch.ones(2, 11), torch.arange(2))
+    loss, _ = losses.next_token(model)(params, batch, types.Context())
+    assert float(loss) == pytest.approx(1.590572476387024, rel=1e-5)

@@ -7,7 +7,7 @@ import types
 import attrs
 import pytest
 
-from craft import record
+from craft import record, store
 from craft.errors import UsageError
 from experiments.char_1m import Char1M
 
@@ -120,3 +120,16 @@ def test_the_code_of_an_experiment_counts(tmp_path, monkeypatch):
     (tmp_path / "idea.py").write_text("x = 2\n", encoding="utf-8")
     assert record.code_fingerprint(idea) != first
     assert record.code_fingerprint(child) != inherited
+
+
+def test_what_a_killed_start_leaves_is_not_taken(tmp_path):
+    """Killed between its tokenizer and its configuration, a run is none yet; someone else's tokenizer is not touched."""
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match="which is taken"):
+        record.open_new(tmp_path, "x")
+    with store.lock(tmp_path):
+        pass
+    assert record.open_new(tmp_path, "x") == tmp_path
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(UsageError, match="which is taken"):
+        record.open_new(tmp_path, "x")

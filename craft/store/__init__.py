@@ -15,6 +15,7 @@ from craft.store.journal import Journal as Journal
 from craft.store.journal import read_journal as read_journal
 from craft.store.litter import remove as remove
 from craft.store.litter import sweep_litter as sweep_litter
+from craft.store.lock import LOCK as LOCK
 from craft.store.lock import lock as lock
 from craft.store.manifest import MANIFEST as MANIFEST
 from craft.store.manifest import sha256 as sha256

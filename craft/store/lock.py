@@ -13,9 +13,10 @@ from pathlib import Path
 from craft.store import disk
 from craft.store.errors import Busy
 
-__all__ = ["lock"]
+__all__ = ["LOCK", "lock"]
 
-_LOCK = ".lock"
+LOCK = ".lock"
+"""The file in a directory that says who works there."""
 
 _held: set[int] = set()
 
@@ -46,7 +47,7 @@ def lock(directory: Path) -> Iterator[None]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / _LOCK
+    path = directory / LOCK
     disk.op("open", path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if not _seize(descriptor):
