@@ -1,18 +1,23 @@
 """The README's examples are run as they stand."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from craft import types
+from craft import checkpoint, tree, types
 from craft.cli.entry import _dispatch
+from tools.chaos import runs
 
 BLOCKS = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_there_are_two_examples():
-    assert len(BLOCKS) == 2
+def test_there_are_three_examples():
+    assert len(BLOCKS) == 3
 
 
 def test_a_composed_method_trains_three_trials_in_one_program(monkeypatch):
@@ -43,3 +48,17 @@ def test_a_new_experiment_trains_resumes_and_writes(tmp_path, monkeypatch, capsy
     assert "complete" in capsys.readouterr().out
     assert _dispatch(["generate", "run", "--prompt", "the ", "--tokens", "8", "--experiment", "sam.py"]) == 0
     assert capsys.readouterr().out.startswith("the ")
+
+
+def test_a_checkpoint_is_read_without_craft_and_without_torch(tmp_path):
+    runs.go(tmp_path, tmp_path / "RUN", steps=4)
+    (tmp_path / "read.py").write_text(
+        f"{BLOCKS[2]}\nimport sys\nassert not {{'torch', 'craft'}} & set(sys.modules)\n"
+        "print(json.dumps({name: leaf.astype('float64').sum() for name, leaf in leaves.items()}))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, "read.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    newest = checkpoint.find(tmp_path / "RUN" / "checkpoints")[-1]
+    state = checkpoint.load(newest.path, runs.experiment(tmp_path, 4).build().init(0))
+    expected = {name: float(leaf.double().sum()) for name, leaf in tree.named(state).items()}
+    assert json.loads(done.stdout) == pytest.approx(expected)
