@@ -41,6 +41,7 @@ class Saver:
         self.durable = self.wanted = step
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._flying: tuple[int, Future[str]] | None = None
+        self._why = ""
 
     def save(
         self,
@@ -100,7 +101,7 @@ class Saver:
         self._pool.shutdown()
         if self.durable != self.wanted and not quiet:
             raise NotSavedError(
-                f"the state of step {self.wanted} could not be saved in {self.directory}; {self._left()}: "
+                f"the state of step {self.wanted} could not be saved ({self._why}); {self._left()} in {self.directory}: "
                 "free space or mend the disk, then go on with --resume"
             )
 
@@ -119,6 +120,7 @@ class Saver:
             self.tell(trouble)
 
     def _failed(self, step: int, error: OSError, *, strict: bool | None = None) -> None:
+        self._why = str(error)
         text = f"the checkpoint of step {step} was not written: {error}; {self._left()}"
         if self.run.strict if strict is None else strict:
             raise NotSavedError(text) from error

@@ -115,7 +115,8 @@ def test_the_newest_state_that_is_not_saved_is_an_error_at_the_end(saver, told):
     disk.HOOK = failing_on("fsync")
     one.save(2, state(2), {}, {})
     with pytest.raises(
-        NotSavedError, match=r"the state of step 2 could not be saved in .*; the last good one is that of step 1"
+        NotSavedError,
+        match=r"the state of step 2 could not be saved \(.*No space left.*\); the last good one is that of step 1",
     ):
         one.finish()
     assert len(told) == 1
