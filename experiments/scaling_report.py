@@ -64,7 +64,8 @@ def summarise(found: Sequence[Found]) -> Found:
 def _summary(own: Sequence[Found]) -> Found:
     fitted = [scaling.Point(one["body"], one["bytes"], one["bits_per_byte"]) for one in own if not one["held_out"]]
     try:
-        law, draws = scaling.fit(fitted), scaling.bootstrap(scaling.grouped(fitted))
+        groups = scaling.grouped(fitted)
+        law, draws = scaling.fit(scaling.averaged(groups)), scaling.bootstrap(groups)
     except UsageError as error:
         return {"not_fitted": str(error)}
     wrong = [law.loss(point.size, point.data) / point.loss - 1 for point in fitted]
@@ -273,20 +274,22 @@ def _compute(found: Sequence[Found], kind: str, told: Found) -> Callable[[Any], 
                 label=size,
             )
             if own and "law" in told:
-                place.plot(*_promises(scaling.Law(**told["law"]), own[0], found), "--", color=colour, linewidth=0.8)
+                place.plot(*_promises(scaling.Law(**told["law"]), own, found), "--", color=colour, linewidth=0.8)
         for one in told.get("predicted", ()):
             low, high = one["interval"]
             errors = [[one["promised"] - low], [high - one["promised"]]]
             place.errorbar(one["budget"], one["promised"], yerr=errors, fmt="_", color="black", capsize=3, label="promised")
         _dressed(place, "training compute (FLOPs)", f"bits per byte, {kind}")
+        budgets = sorted({one["budget"] for one in found})
+        place.set_xticks(budgets, [f"{budget:.3g}".replace("e+", "e") for budget in budgets])
 
     return paint
 
 
-def _promises(law: scaling.Law, one: Found, found: Sequence[Found]) -> tuple[list[float], list[float]]:
-    """Return the law of a size over all budgets: (FLOPs, bits a byte)."""
-    budgets = [run["flops"] for run in found]
-    low, high = math.log(min(budgets)), math.log(max(budgets))
+def _promises(law: scaling.Law, own: Sequence[Found], found: Sequence[Found]) -> tuple[list[float], list[float]]:
+    """Return the law of a size from its least budget to the largest of all: (FLOPs, bits a byte)."""
+    one = own[0]
+    low, high = math.log(min(run["flops"] for run in own)), math.log(max(run["flops"] for run in found))
     x = [math.exp(low + (high - low) * part / 40) for part in range(41)]
     return x, [law.loss(one["body"], flops * one["bytes"] / one["flops"]) for flops in x]
 
@@ -311,6 +314,7 @@ def _over_text(found: Sequence[Found]) -> Callable[[Any], None]:
 
 def _dressed(place: Any, x: str, y: str) -> None:
     place.set_xscale("log")
+    place.xaxis.set_minor_formatter("")
     place.set_xlabel(x)
     place.set_ylabel(y)
     place.legend(ncols=2)

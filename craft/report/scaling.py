@@ -18,7 +18,7 @@ import torch
 from craft.errors import UsageError
 from craft.types import Tensor
 
-__all__ = ["Draw", "Law", "Point", "bootstrap", "fit", "grouped", "within"]
+__all__ = ["Draw", "Law", "Point", "averaged", "bootstrap", "fit", "grouped", "within"]
 
 _HUBER = 1e-3
 _FEWEST = 5
@@ -109,7 +109,7 @@ def bootstrap(groups: Sequence[Sequence[Point]], *, draws: int = 300) -> list[Dr
         If the runs are too few for a law.
     """
     source = random.Random(0)  # noqa: S311 - resampling, no secret
-    law, noise = fit([point for group in groups for point in group]), _noise(groups)
+    law, noise = fit(averaged(groups)), _noise(groups)
     found = []
     for _ in range(draws):
         if noise:
@@ -124,6 +124,11 @@ def bootstrap(groups: Sequence[Sequence[Point]], *, draws: int = 300) -> list[Dr
 def _noise(groups: Sequence[Sequence[Point]]) -> list[float]:
     several = [[math.log(point.loss) for point in group] for group in groups if len(group) > 1]
     return [(one - sum(logs) / len(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for logs in several for one in logs]
+
+
+def averaged(groups: Sequence[Sequence[Point]]) -> list[Point]:
+    """Return each run at its group's mean, in logarithms: what a law is fitted to where intervals come from a bootstrap."""
+    return [_moved(group, 0.0) for group in groups for _ in group]
 
 
 def _moved(group: Sequence[Point], noise: float) -> Point:

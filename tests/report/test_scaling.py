@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from craft.errors import UsageError
-from craft.report.scaling import Law, Point, bootstrap, fit, grouped, within
+from craft.report.scaling import Law, Point, averaged, bootstrap, fit, grouped, within
 
 TRUE = Law(0.8, math.log(40.0), 0.35, math.log(300.0), 0.3)
 SIZES, DATA = (1e5, 3e5, 1e6, 3e6), (2e6, 1e7, 5e7)
@@ -52,6 +52,14 @@ def test_runs_of_one_seed_move_with_the_others():
     several = [groups[0] + [groups[0][0]._replace(loss=groups[0][0].loss * 1.02)], *groups[1:]]
     assert len({draw.law.beta for draw in bootstrap(several, draws=20)}) > 10
     assert all(draw.noise == 0 for draw in bootstrap(groups, draws=20))
+
+
+def test_a_law_lies_among_its_own_draws():
+    groups = grouped(made(0.01, seeds=3))
+    law = fit(averaged(groups))
+    low, high = within(draw.law.loss(1e7, 2e8) for draw in bootstrap(groups, draws=60))
+    assert low < law.loss(1e7, 2e8) < high
+    assert averaged(groups)[0].loss == pytest.approx(math.exp(statistics.fmean(math.log(p.loss) for p in groups[0])))
 
 
 def test_a_range_leaves_as_much_on_either_side():
