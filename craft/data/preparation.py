@@ -337,7 +337,7 @@ class _Work:
                 documents, size = (sum(getattr(look, what) for look in self.looked) for what in ("documents", "bytes"))
                 count = f"{documents:,} document{'s' * (documents > 1)}"
                 raise DataError(
-                    f"the {name} split is empty: {count} of {size:,} bytes together are too few for "
+                    f"the {name} split is empty: {count} of {size:,} bytes is too little for "
                     f"{self.settings.division.split} ({self.settings.division.by}); give more text, other shares or division"
                 )
 

@@ -145,7 +145,8 @@ def test_detail_for_people_and_for_the_comparison(craft, copied):
     assert max(map(len, out.replace(str(copied), "").splitlines())) <= 80
     for shown in ("loss by position in the context", "9 to 16", "loss by how often", "expected calibration error"):
         assert shown in out
-    assert out.endswith(f"all of it is in {copied / 'evaluation.json'}\n")
+    assert out.endswith(f"all of it is in {copied / 'evaluation.json'}, and in report.html beside it\n")
+    assert "Where it loses" in (copied / "report.html").read_text(encoding="utf-8")
     stored = json.loads((copied / "evaluation.json").read_text(encoding="utf-8"))
     assert (list(stored), stored["validation"]["step"], stored["validation"]["precision"]) == (["validation"], 4, "fp32")
     assert len(stored["validation"]["detail"]["positions"]) == 16

@@ -191,7 +191,7 @@ def test_a_source_that_changes_on_the_way_is_refused(tmp_path, text):
 def test_an_empty_split_is_refused(tmp_path):
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"text": "a single document"}) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match="split is empty: 1 documents of 17 bytes together are too few"):
+    with pytest.raises(DataError, match="split is empty: 1 document of 17 bytes is too little"):
         made(path, tmp_path / "out", by="hash")
 
 

@@ -212,7 +212,7 @@ def test_a_text_is_long_enough_or_says_what_fits(opened):
         opened(text, context=64).batch(0)
     with pytest.raises(DataError, match="no context fits: "):
         opened("abcd" * 5, context=1).batch(0)
-    with pytest.raises(DataError, match="the validation split is empty: 1 documents of 3 bytes"):
+    with pytest.raises(DataError, match="the validation split is empty: 1 document of 3 bytes"):
         opened("abc", context=1).batch(0)
 
 
