@@ -11,18 +11,19 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from craft import checkpoint, config, engine, evaluate, record, resume, store, track, tree
+from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.data import Prefetch
+from craft.equip import equip
 from craft.errors import UsageError
-from craft.hooks import Hook, Moment, evaluation, keeping, reporting, sampling, saving, stopping
+from craft.hooks import Moment
 from craft.interrupt import Interrupt
 from craft.profile import Profile
-from craft.run import Run, Samples
+from craft.run import Run
 from craft.saving import Saver
-from craft.step import Evaluation, Task, Tokenizer, scaled
+from craft.step import Task, scaled
 from craft.types import Tensor, Tree
 
-__all__ = ["NotFiniteError", "Result", "train"]
+__all__ = ["NotFiniteError", "OutOfMemoryError", "Result", "train"]
 
 
 class NotFiniteError(ValueError):
@@ -193,7 +194,7 @@ class _Loop:
         self.state = self.engine.place(scaled(self.state, self.engine.describe()["precision"] == "fp16"), consume=True)
         self.step = found.step if found else 0
         self.saver = Saver(self.checkpoints, self.run.checkpoint, self.sinks.message, self.step if own else -1)
-        self.hooks = self._hooks()
+        self.hooks = equip(task, self.run, self.engine, self.state, self.sinks.message)
         pending = found.manifest.get("pending") if found else None
         self.pending = None if pending is None else {name: math.nan if value is None else value for name, value in pending}
         memory = found.manifest["memory"] if found else {}
@@ -236,47 +237,6 @@ class _Loop:
             raise UsageError(f"got --resume-exact, but {'; '.join(changed)}; bring it back, or leave --resume-exact out")
         return changed
 
-    def _hooks(self) -> list[Hook]:
-        run, task = self.run, self.task
-        hooks = [reporting(run.track.every or max(1, task.steps // 100))]
-        if task.evaluation is not None:
-            often = run.evaluate.every or max(1, task.steps // 5)
-            hooks.append(evaluation(often, self.engine, run.evaluate.batches))
-            if run.checkpoint.best:
-                hooks.append(keeping(often, run.checkpoint.best, self._measures(task.evaluation)))
-            if run.stop.patience:
-                hooks.append(stopping(often, run.stop.patience))
-        elif run.stop.patience:
-            raise UsageError("got --stop.patience for a task without an evaluation; it has no held-out loss to wait for")
-        elif run.checkpoint.best:
-            raise UsageError("got --checkpoint.best for a task without an evaluation; it has no held-out measure")
-        if task.model is not None and task.tokenizer is not None and task.context and self._can_sample(task.tokenizer):
-            sample = run.sample
-            often = sample.every or task.steps
-            hooks.append(sampling(often, self.engine, sample.prompt, sample.tokens, sample.temperature))
-        hooks += task.hooks
-        hooks.append(saving(run.checkpoint.every or max(1, task.steps // 10)))
-        names = [hook.name for hook in hooks]
-        if len(set(names)) < len(names):
-            raise UsageError(f"got hooks of one name among {', '.join(names)}; name each with hooks.every(..., name=...)")
-        return hooks
-
-    def _measures(self, evaluation: Evaluation) -> list[str]:
-        """Return the names of what is measured, from one batch."""
-        found = evaluate.measure(evaluation, self.state, self.engine, batches=1, program=evaluation.measure)
-        return [f"eval/{name}" for name in found]
-
-    def _can_sample(self, tokenizer: Tokenizer) -> bool:
-        """Refuse an unknown prompt before the first step, not after the last one; the default one is only left out."""
-        prompt = self.run.sample.prompt
-        try:
-            return len(tokenizer.encode(prompt)) > 0
-        except ValueError as error:
-            if prompt != Samples().prompt:
-                raise UsageError(f"the prompt of the samples does not fit the text: {error}") from error
-            self.sinks.message(f"no samples: {prompt!r} is not in the text; choose a --sample.prompt")
-            return False
-
     def _open(self, facts: dict[str, Any], found: checkpoint.Checkpoint | None, changed: list[str]) -> None:
         track_ = self.run.track
         self.sinks.start(
@@ -314,10 +274,11 @@ class _Loop:
         task = self.task
         self.clock = _Clock(self.step * task.data.tokens)
         self.since_save = time.monotonic()
-        if self.pending is not None:  # the run was broken off in the hooks of its last step
+        if self.pending is not None:  # the run was broken off in the hooks of its last step; it may have more now
             self._hooked(self.step, self.pending)
             self._save(again=True)
-            return ""
+            if self.step == task.steps:
+                return ""
         if self.step >= task.steps:
             self.sinks.message(f"complete: all {task.steps} steps are done")
             return ""

@@ -129,6 +129,26 @@ def test_crashed_in_any_batch_of_any_evaluation_it_ends_with_the_same_bits(run, 
         assert ended(finish(run, task(), f"at{at}").directory) == expected, f"in batch {at}"
 
 
+def test_broken_off_in_its_last_evaluation_it_may_be_extended(run, task):
+    """The hooks of that step are made up for, and the run goes on."""
+
+    def crashing(state, batch):
+        if int(state.step) == STEPS:
+            raise Broken
+        return built.evaluation.measure(state, batch)
+
+    built = task()
+    broken_off = attrs.evolve(built, evaluation=built.evaluation._replace(measure=crashing))
+    with pytest.raises(Broken):
+        train(broken_off, run("a"), name=NAME, console=False)
+    longer = attrs.evolve(built, steps=STEPS + 3)
+    extended = train(longer, run("a", resume="auto", extend=True), name=NAME, console=False)
+    assert (extended.status, int(extended.state.step)) == ("finished", STEPS + 3)
+    text = (extended.directory / "metrics.jsonl").read_text(encoding="utf-8")
+    steps = [json.loads(line)["step"] for line in text.splitlines()]
+    assert steps[-2:] == [STEPS, STEPS + 3]
+
+
 def test_a_crash_costs_the_steps_since_the_last_checkpoint_and_no_more(run, task, ended):
     expected = ended(train(task(), run("whole"), name=NAME, console=False).directory)
     for k in (1, 4, 5, 11):

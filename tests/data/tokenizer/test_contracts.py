@@ -81,7 +81,8 @@ def test_bytes_that_are_not_utf8_are_replaced():
 def test_unknown_characters_are_listed_with_counts():
     tokenizer = Characters().build("abc")
     with pytest.raises(
-        UnknownCharacters, match=r"lacks: '☃' \(2\), '\\n' \(1\); expected only those of the text that the tokenizer was made of"
+        UnknownCharacters,
+        match=r"lacks: '☃' \(2\), '\\n' \(1\); expected only those of the text that the tokenizer was made of",
     ) as info:
         tokenizer.encode("a☃b☃\n")
     assert info.value.counts == {"☃": 2, "\n": 1}
