@@ -107,8 +107,8 @@ def _value(seeds: Sequence[Found], name: str = "bits_per_byte") -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def page(title: str, found: Sequence[Found], told: Found) -> str:
-    """Write what was found as Markdown."""
+def page(title: str, found: Sequence[Found], told: Found, drawn: Iterable[str] = ()) -> str:
+    """Write what was found as Markdown, with the figures that are drawn beside it."""
     cells = _cells(found)
     parts = (
         f"# {title}\n\n{_text(found)}",
@@ -127,6 +127,7 @@ def page(title: str, found: Sequence[Found], told: Found) -> str:
             _apart(cells),
         ),
         "## Laws\n\n" + "".join(_law(kind, one) for kind, one in told.items()),
+        *(f"![{name}]({name}.svg)\n" for name in drawn),
     )
     return "\n".join(parts)
 

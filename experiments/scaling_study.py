@@ -223,16 +223,17 @@ def write(study: Study, planned: Sequence[Row]) -> str:
     if not found:
         raise UsageError(f"got {study.out}, where no run is finished; leave --only-report out to train them")
     laws = scaling_report.summarise(found)
-    text = scaling_report.page(f"Scaling on {study.source}", found, laws)
+    figures = scaling_report.figures(found, laws)
+    if importlib.util.find_spec("matplotlib") is None:
+        _say("no figures: they need matplotlib, pip install 'craft[report]'")
+        figures = {}
+    for name, paint in figures.items():
+        for kind, data in picture.drawn(paint).items():
+            store.write(study.out / f"{name}.{kind}", data)
+    text = scaling_report.page(f"Scaling on {study.source}", found, laws, figures)
     store.write_json(study.out / "study.json", {"runs": found, "laws": laws})
     store.write(study.out / "study.md", text)
     report.write_page([study.out / "runs" / row.name for row, one in by_row.items() if one], study.out / "compare.html")
-    if importlib.util.find_spec("matplotlib") is None:
-        _say("no figures: they need matplotlib, pip install 'craft[report]'")
-        return text
-    for name, paint in scaling_report.figures(found, laws).items():
-        for kind, data in picture.drawn(paint).items():
-            store.write(study.out / f"{name}.{kind}", data)
     return text
 
 
