@@ -59,7 +59,7 @@ class Record:
     def tokenizer(self) -> dict[str, Any] | None:
         """What `data.load_tokenizer` takes; None if the run has no tokenizer."""
         path = self.directory / _TOKENIZER
-        return config.load(path) if path.is_file() else None
+        return config.load(path, limit=config.LARGE) if path.is_file() else None
 
 
 def read(directory: Path) -> Record:

@@ -133,3 +133,11 @@ def test_what_a_killed_start_leaves_is_not_taken(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(UsageError, match="which is taken"):
         record.open_new(tmp_path, "x")
+
+
+def test_a_tokenizer_of_many_subwords_is_read(tmp_path):
+    """That of 16,384 subwords has more than a configuration may have."""
+    large = {"kind": "bpe", "merges": ["a b"] * 200_000}
+    record.write(tmp_path, {"experiment": {}}, large)
+    assert (tmp_path / "tokenizer.json").stat().st_size > 1 << 20
+    assert record.read(tmp_path).tokenizer == large

@@ -18,5 +18,6 @@ from craft.config.fields import fraction as fraction
 from craft.config.fields import positive as positive
 from craft.config.fields import tunable as tunable
 from craft.config.fields import tunables as tunables
+from craft.config.file import LARGE as LARGE
 from craft.config.file import load as load
 from craft.config.words import nearest as nearest

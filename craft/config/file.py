@@ -12,19 +12,23 @@ from craft.config.errors import ConfigError
 from craft.config.plain import DEPTH, check_plain
 from craft.config.words import short
 
-__all__ = ["load"]
+__all__ = ["LARGE", "load"]
 
 _BYTES = 1 << 20
+LARGE = 1 << 28
+"""Most bytes of a file that is read as a configuration is and holds a vocabulary: one of a million subwords has fewer."""
 _DOTS = 1000
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, limit: int = _BYTES) -> dict[str, Any]:
     """Read a .json or .toml file.
 
     Parameters
     ----------
     path
-        The file, UTF-8, up to 1 MiB and 32 levels deep.
+        The file, UTF-8, up to 32 levels deep.
+    limit
+        Most bytes that it may have: a configuration has less than 1 MiB, a tokenizer of many subwords has more.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def load(path: Path) -> dict[str, Any]:
     if parse is None:
         raise ConfigError(f"got {path}; expected a file that ends in .json or .toml")
     try:
-        data = parse(_read(path))
+        data = parse(_read(path, limit))
         check_plain(data)
     except RecursionError:
         raise ConfigError(f"{path} is more than {DEPTH} levels deep; flatten it") from None
@@ -51,14 +55,14 @@ def load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, limit: int) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(_BYTES + 1)
+            content = file.read(limit + 1)
     except OSError as error:
         raise ConfigError(f"it cannot be read ({error.strerror}); name a configuration file") from error
-    if len(content) > _BYTES:
-        raise ConfigError(f"it has more than {_BYTES} bytes; a configuration is smaller: name another file")
+    if len(content) > limit:
+        raise ConfigError(f"it has more than {limit} bytes; a configuration is smaller: name another file")
     return content.decode("utf-8-sig")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from craft import store
-from craft.config import load
+from craft.config import LARGE, load
 from craft.data.division import SPLITS
 from craft.data.errors import DataError
 from craft.data.shards import Tokens
@@ -44,7 +44,7 @@ class Prepared:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """What made the tokens."""
-        return load_tokenizer(load(self.directory / TOKENIZER))
+        return load_tokenizer(load(self.directory / TOKENIZER, limit=LARGE))
 
     @property
     def fingerprint(self) -> str:

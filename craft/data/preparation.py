@@ -269,7 +269,7 @@ class _Work:
         kept = next((row["tokenizer"] for row in rows if "tokenizer" in row), "")
         path = self.out / TOKENIZER
         if kept and path.is_file() and store.sha256(path) == kept:
-            return load_tokenizer(config.load(path))
+            return load_tokenizer(config.load(path, limit=config.LARGE))
         tokenizer: Tokenizer = self.given or self.builder.build(self._training())
         store.write_json(path, tokenizer.to_json())
         journal.append({"tokenizer": store.sha256(path)})
