@@ -74,7 +74,9 @@ def read(directory: Path) -> Record:
     path = directory / _CONFIG
     if not path.is_file():
         what = "has no config.json" if directory.is_dir() else "is a file" if directory.exists() else "does not exist"
-        raise UsageError(f"got {directory} as a run, but it {what}; give the directory of a run, such as outputs/char_1m/...")
+        runs = sorted(path.parent for path in directory.glob(f"*/{_CONFIG}"))
+        such = f"one of the runs in it, such as {runs[-1]}" if runs else "the directory of a run, such as outputs/char_1m/..."
+        raise UsageError(f"got {directory} as a run, but it {what}; give {such}")
     data = config.load(path)
     if not isinstance(data.get("format"), int) or data["format"] > FORMAT or "experiment" not in data:
         raise UsageError(f"got {path} of format {data.get('format')!r}; this Craft reads format {FORMAT}: upgrade Craft")

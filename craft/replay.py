@@ -72,7 +72,9 @@ class Replay:
         fp16 = self.engine.describe()["precision"] == "fp16"
         state = scaled(task.init(task.seed), fp16)
         if found is not None:
-            state = resume.stretch(checkpoint.load(found.path, state), task.steps)
+            state = checkpoint.load(found.path, state)  # with the horizon of its time: the run may have been extended since
+            if before > int(getattr(state, "horizon", before)):
+                state = resume.stretch(state, task.steps)
         self.state, self.step = self.engine.place(state, consume=True), 0 if found is None else found.step
         self._programs: dict[int, Any] = {}
 

@@ -141,3 +141,10 @@ def test_a_tokenizer_of_many_subwords_is_read(tmp_path):
     record.write(tmp_path, {"experiment": {}}, large)
     assert (tmp_path / "tokenizer.json").stat().st_size > 1 << 20
     assert record.read(tmp_path).tokenizer == large
+
+
+def test_a_folder_of_runs_names_one_of_them(tmp_path):
+    (tmp_path / "a").mkdir()
+    record.write(tmp_path / "a", {"experiment": {}}, None)
+    with pytest.raises(UsageError, match=r"has no config.json; give one of the runs in it, such as .*a"):
+        record.read(tmp_path)

@@ -120,3 +120,15 @@ def test_a_run_that_began_with_anothers_state_needs_a_checkpoint(tiny, quick, st
     forked = train(tiny(steps=12).build(), run, name=NAME, console=False)
     with pytest.raises(UsageError, match="began with the state of another run and keeps no checkpoint before step 12"):
         Replay(tiny(steps=12).build(), forked.directory, 12, quiet)
+
+
+def test_a_step_from_before_an_extension_has_the_schedule_of_its_time(tiny, quick, stored, quiet):
+    run = stored()
+    before = recorded(run.directory)
+    again = attrs.evolve(quick("run"), resume="auto", extend=True, checkpoint=Checkpoints(every=3, keep=9))
+    train(tiny(steps=12).build(), again, name=NAME, console=False)
+    place = Replay(tiny(steps=12).build(), run.directory, 8, quiet)
+    assert place.step == 6
+    place.to(7)  # the rate of step 7 shows in the loss of step 8
+    made = place.peek()
+    assert {name: made.metrics[name] for name in before[8]} == before[8]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Kills:
 
 
 def operations(folder: Path) -> int:
-    """Count the operations of the disk in a whole run."""
+    """Count the operations of the disk in a whole run whose text is prepared already."""
+    reference(folder)
     reader, writer = os.pipe()
     shutil.rmtree(folder / "counted", ignore_errors=True)
 
@@ -63,12 +65,12 @@ def at_operations(folder: Path, points: Iterable[int] | None = None, tell: Calla
     found = Kills(total)
     for number in range(1, total + 1) if points is None else points:
         out = folder / f"killed-{number}"
-        code = _wait(child(lambda n=number, place=out: _killed(folder, place, n)))  # type: ignore[misc]
+        code = _wait(child(partial(_killed, folder, out, number)))
         if code == -signal.SIGKILL:
             found.killed += 1
         elif code:
             found.wrong.append(f"operation {number}: ended with {code}")
-        _finish(found, f"operation {number}", _wait(child(lambda place=out: go(folder, place))), out, expected)  # type: ignore[misc]
+        _finish(found, f"operation {number}", _wait(child(partial(go, folder, out))), out, expected)
         tell(f"{found.runs} runs killed at one of {total} operations, {len(found.wrong)} wrong")
     return found
 
