@@ -97,8 +97,8 @@ def context():
 
 
 def differ(tiny, runs, quiet, *changes):
-    places = [Replay(tiny(**change).build(), run.directory, 1, quiet) for run, change in zip(runs, changes, strict=True)]
-    return first_difference(*places, last=8)
+    one, other = (Replay(tiny(**change).build(), run.directory, 1, quiet) for run, change in zip(runs, changes, strict=True))
+    return first_difference(one, other, last=8)
 
 
 def test_the_first_difference_of_two_runs(tiny, stored, quiet):

@@ -83,13 +83,13 @@ def finish(run, task, name, **changes):
 
 
 def test_stopped_after_any_step_it_ends_with_the_same_bits(run, task, ended):
-    seen = {}
+    seen: dict = {}
     whole = train(task(seen=seen), run("whole"), name=NAME, console=False)
     assert task().data.epochs(STEPS) > 3
     expected = ended(whole.directory)
     assert len(expected) == 6
     for k in range(1, STEPS):
-        again = {}
+        again: dict = {}
         stopped = train(task(at=k, seen=again), run(f"at{k}"), name=NAME, console=False)
         assert int(stopped.state.step) == k
         resumed = finish(run, task(seen=again), f"at{k}")

@@ -65,7 +65,12 @@ def failing_on(name, number=1, code=errno.ENOSPC):
 
 def test_what_is_written_is_the_state_at_the_call(saver):
     one, go = saver(), threading.Event()
-    disk.HOOK = lambda name, path, detail: go.wait(10) if name == "fsync" else None
+
+    def wait(operation, path, detail):
+        if operation == "fsync":
+            go.wait(10)
+
+    disk.HOOK = wait
     value = state(3)
     one.save(3, value, {}, {})
     value.params["w"].fill_(-1.0)  # as a compiled step does, which overwrites its state

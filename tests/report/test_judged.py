@@ -35,6 +35,7 @@ def path(tmp_path, detail):
 
 def test_means_are_weighted_and_rare_tokens_make_up_a_tenth(path):
     found = judged.read(path, 8)
+    assert found is not None
     assert found.early == pytest.approx(sum(range(25, 41)) / 16)
     assert found.late == pytest.approx(sum(range(1, 21)) / 20)
     assert found.rare == pytest.approx((4 * 6.0 + 8 * 3.0) / 12)
@@ -44,7 +45,9 @@ def test_means_are_weighted_and_rare_tokens_make_up_a_tenth(path):
 def test_without_frequencies_nothing_is_rare(path, detail):
     detail["frequencies"] = []
     path.write_text(json.dumps({"validation": {"step": 8, "detail": detail}}), encoding="utf-8")
-    assert judged.read(path, 8).rare is None
+    found = judged.read(path, 8)
+    assert found is not None
+    assert found.rare is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"validation": {"step": 8}}', '{"validation": {"step": 8, "detail": {}}}'])
