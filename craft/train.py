@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
+import torch
 
 from craft import checkpoint, config, engine, record, resume, store, track, tree
 from craft.data import Prefetch
@@ -110,8 +111,9 @@ def train(
 class _Clock:
     """How long the steps take, without the hooks between them."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, device: torch.device) -> None:
         self.start = self.since = time.monotonic()
+        self.device = device
         self.tokens, self.away, self.rate = tokens, 0.0, 0.0
 
     def read(self, tokens: int) -> dict[str, float]:
@@ -121,7 +123,7 @@ class _Clock:
         if spent > 1e-3:  # two steps that are read in one go have no rate of their own
             self.rate = (tokens - self.tokens) / spent
             self.since, self.tokens, self.away = now, tokens, 0.0
-        return {"seconds": now - self.start, "tokens_per_second": self.rate, "memory_mb": engine.peak_megabytes()}
+        return {"seconds": now - self.start, "tokens_per_second": self.rate, "memory_mb": engine.peak_megabytes(self.device)}
 
 
 class _Loop:
@@ -272,7 +274,7 @@ class _Loop:
     def _steps(self, interrupt: Interrupt) -> str:
         """Go to the last step; return why the run ended before it, or nothing."""
         task = self.task
-        self.clock = _Clock(self.step * task.data.tokens)
+        self.clock = _Clock(self.step * task.data.tokens, self.engine.device)
         self.since_save = time.monotonic()
         if self.pending is not None:  # the run was broken off in the hooks of its last step; it may have more now
             self._hooked(self.step, self.pending)

@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 __all__ = ["keep_memory", "peak_megabytes", "resident_bytes", "return_memory", "trim"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -50,8 +52,16 @@ def _set(settings: dict[int, int]) -> bool:
     return sum(int(mallopt(name, value)) for name, value in settings.items()) == len(settings)
 
 
-def peak_megabytes() -> float:
-    """Return the largest resident size of this process so far, in MB (2**20 bytes)."""
+def peak_megabytes(device: torch.device | None = None) -> float:
+    """Return the most memory that this process has had so far, in MB (2**20 bytes).
+
+    Parameters
+    ----------
+    device
+        A CUDA device, for what its tensors took of it; any other, or none: the resident size of the process.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -134,6 +134,8 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
     for node in graph.graph.nodes:
         if node.op == "call_function":
             node.meta.setdefault("original_aten", node.target)  # kernels are named by what they are fused of
+    (output,) = graph.graph.find_nodes(op="output")
+    output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
     settings = {
         "cpp_wrapper": True,
         "fx_graph_cache": False,

@@ -113,6 +113,7 @@ DROPPING = attrs.evolve(SMALL, dropout=0.3)
 ROWS = {
     "muon, average, accumulated": ("block", Row(SMALL, optim.Muon(average=0.9), lambda f: grad.accumulate(f, 2))),
     "eight bits": ("step", Row(SMALL, optim.AdamW(bits=8))),
+    "gpt2, accumulated": ("step", Row(GPT, optim.SGD(), lambda f: grad.accumulate(f, 2), vocabulary=20)),
     "gpt2": ("block", Row(GPT, optim.SGD())),
     "gpt2, bf16": ("step", Row(GPT, optim.SGD(), dtype=torch.bfloat16)),
     "recurrent, bf16": ("block", Row(HYBRID, dtype=torch.bfloat16)),
