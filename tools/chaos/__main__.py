@@ -14,16 +14,16 @@ from craft.cli.flags import parse_flags
 from craft.cli.guard import guarded
 from craft.errors import UsageError
 
-SECTIONS = ("operations", "random", "corruption", "power", "mutations", "saving")
+SECTIONS = ("operations", "random", "corruption", "power", "preparing", "mutations", "saving")
 
 
 @attrs.frozen
 class Chaos:
-    """Break small runs in every way that is known here, go on with them, and compare them with one that nobody broke.
+    """Break small runs and preparations in every way that is known here, go on with them, and compare.
 
     operations: killed before each operation of the disk. random: killed at random moments. corruption: changed bytes of a
-    checkpoint. power: states that a power cut may leave. mutations: guards taken away, for which a test must fail. saving: what
-    a save costs.
+    checkpoint. power: states that a power cut may leave. preparing: kills and power cuts while data is prepared. mutations:
+    guards taken away, for which a test must fail. saving: what a save costs.
     """
 
     sections: str = ",".join(SECTIONS)
@@ -80,8 +80,9 @@ def _operations(args: Chaos, folder: Path) -> tuple[str, list[str]]:
 
 def _random(args: Chaos, folder: Path) -> tuple[str, list[str]]:
     from tools.chaos.kills import at_random
+    from tools.chaos.runs import LONG
 
-    found = at_random(folder, args.kills, seed=args.seed, tell=_tell)
+    found = at_random(folder, args.kills, subject=LONG, seed=args.seed, tell=_tell)
     right = found.runs - len(found.wrong)
     return f"{found.killed} kills at random moments, {right} of {found.runs} runs ended with the same bits", found.wrong
 
@@ -100,6 +101,21 @@ def _power(args: Chaos, folder: Path) -> tuple[str, list[str]]:
 
     found = cut_a_run(folder, args.each, tell=_tell)
     return f"{found.states} states after a power cut, nothing saved lost in {found.states - len(found.wrong)}", found.wrong
+
+
+def _preparing(args: Chaos, folder: Path) -> tuple[str, list[str]]:
+    from tools.chaos.kills import at_operations, at_random
+    from tools.chaos.preparing import PREPARATION, cut_a_preparation
+
+    killed = at_operations(folder / "operations", subject=PREPARATION, tell=_tell)
+    random = at_random(folder / "random", args.kills, subject=PREPARATION, seed=args.seed, tell=_tell)
+    cut = cut_a_preparation(folder / "power", args.each, tell=_tell)
+    wrong = [*killed.wrong, *random.wrong, *cut.wrong]
+    return (
+        f"killed before {killed.killed} of {killed.points} operations of the disk, {random.killed} kills at random moments in "
+        f"{random.runs} preparations, {cut.states} states after a power cut; {len(wrong)} gave other data",
+        wrong,
+    )
 
 
 def _mutations(args: Chaos, folder: Path) -> tuple[str, list[str]]:
@@ -127,6 +143,7 @@ _DO: dict[str, Callable[[Chaos, Path], tuple[str, list[str]]]] = {
     "random": _random,
     "corruption": _corruption,
     "power": _power,
+    "preparing": _preparing,
     "mutations": _mutations,
     "saving": _saving,
 }

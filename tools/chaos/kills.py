@@ -1,4 +1,4 @@
-"""Runs that are killed: before each operation of the disk, and at random moments."""
+"""Runs and preparations that are killed: before each operation of the disk, and at random moments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from craft.store import disk
-from tools.chaos.runs import child, ended, go, reference
+from tools.chaos.runs import RUN, Subject, child, reference
 
 __all__ = ["Kills", "at_operations", "at_random", "operations"]
 
@@ -25,18 +25,18 @@ class Kills:
     """What came of killing."""
 
     points: int
-    """Where a run could be killed; 0: anywhere."""
+    """Where one could be killed; 0: anywhere."""
     killed: int = 0
     """How often one was."""
     runs: int = 0
-    """Runs that were gone on with to their end."""
+    """How many were gone on with to their end."""
     wrong: list[str] = attrs.field(factory=list)
-    """Runs that did not end like the one that nobody broke."""
+    """Those that did not end like the one that nobody broke."""
 
 
-def operations(folder: Path) -> int:
-    """Count the operations of the disk in a whole run whose text is prepared already."""
-    reference(folder)
+def operations(folder: Path, subject: Subject = RUN) -> int:
+    """Count the operations of the disk in a whole run; its text is prepared already, where it needs one."""
+    reference(folder, subject)
     reader, writer = os.pipe()
     shutil.rmtree(folder / "counted", ignore_errors=True)
 
@@ -48,7 +48,7 @@ def operations(folder: Path) -> int:
             total += 1
 
         disk.HOOK = hook
-        go(folder, folder / "counted")
+        subject.go(folder, folder / "counted")
         os.write(writer, str(total).encode())
 
     process = child(count)
@@ -59,23 +59,30 @@ def operations(folder: Path) -> int:
     return total
 
 
-def at_operations(folder: Path, points: Iterable[int] | None = None, tell: Callable[[str], None] = lambda text: None) -> Kills:
+def at_operations(
+    folder: Path,
+    points: Iterable[int] | None = None,
+    *,
+    subject: Subject = RUN,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Kills:
     """Kill a run before the n-th operation of the disk, for every n or some, and go on with each to its end."""
-    expected, total = reference(folder), operations(folder)
+    expected, total = reference(folder, subject), operations(folder, subject)
     found = Kills(total)
     for number in range(1, total + 1) if points is None else points:
         out = folder / f"killed-{number}"
-        code = _wait(child(partial(_killed, folder, out, number)))
+        code = _wait(child(partial(_killed, subject, folder, out, number)))
         if code == -signal.SIGKILL:
             found.killed += 1
         elif code:
             found.wrong.append(f"operation {number}: ended with {code}")
-        _finish(found, f"operation {number}", _wait(child(partial(go, folder, out))), out, expected)
-        tell(f"{found.runs} runs killed at one of {total} operations, {len(found.wrong)} wrong")
+        again = _wait(child(partial(subject.go, folder, out)))
+        _finish(found, f"operation {number}", again, out, subject, expected)
+        tell(f"{found.runs} killed at one of {total} operations, {len(found.wrong)} wrong")
     return found
 
 
-def _killed(folder: Path, out: Path, number: int) -> None:
+def _killed(subject: Subject, folder: Path, out: Path, number: int) -> None:
     left = number
 
     def hook(name: str, path: Path, detail: Any) -> None:
@@ -85,29 +92,29 @@ def _killed(folder: Path, out: Path, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     disk.HOOK = hook
-    go(folder, out)
+    subject.go(folder, out)
 
 
 def at_random(
-    folder: Path, kills: int, *, steps: int = 60, seed: int = 0, tell: Callable[[str], None] = lambda text: None
+    folder: Path, kills: int, *, subject: Subject = RUN, seed: int = 0, tell: Callable[[str], None] = lambda text: None
 ) -> Kills:
     """Kill runs at random moments and go on with them, until so many kills are made and the last run has ended."""
-    expected, draw = reference(folder, steps), random.Random(seed)
+    expected, draw = reference(folder, subject), random.Random(seed)
     found, number = Kills(0), 0
     while found.killed < kills:
         number += 1
         out, before = folder / f"soak-{number}", found.killed
-        while (code := _some_time(folder, out, steps, draw)) == -signal.SIGKILL:
+        while (code := _some_time(subject, folder, out, draw)) == -signal.SIGKILL:
             found.killed += 1
-        _finish(found, f"run {number}, killed {found.killed - before} times", code, out, expected)
-        tell(f"{found.killed} kills of {kills}, {found.runs} runs ended, {len(found.wrong)} wrong")
+        _finish(found, f"run {number}, killed {found.killed - before} times", code, out, subject, expected)
+        tell(f"{found.killed} kills of {kills}, {found.runs} ended, {len(found.wrong)} wrong")
     return found
 
 
-def _some_time(folder: Path, out: Path, steps: int, draw: random.Random) -> int:
-    """Let a run go on for a random time, then kill it; return its exit code."""
-    process = child(lambda: go(folder, out, steps))
-    end = time.monotonic() + draw.uniform(0.02, 0.9)
+def _some_time(subject: Subject, folder: Path, out: Path, draw: random.Random) -> int:
+    """Let one go on for a random time, then kill it; return its exit code."""
+    process = child(lambda: subject.go(folder, out))
+    end = time.monotonic() + draw.uniform(0.02, subject.pause)
     while time.monotonic() < end:
         ended_, status = os.waitpid(process, os.WNOHANG)
         if ended_:
@@ -117,11 +124,11 @@ def _some_time(folder: Path, out: Path, steps: int, draw: random.Random) -> int:
     return _wait(process)
 
 
-def _finish(found: Kills, name: str, code: int, out: Path, expected: dict[str, str]) -> None:
+def _finish(found: Kills, name: str, code: int, out: Path, subject: Subject, expected: dict[str, str]) -> None:
     found.runs += 1
     if code:
         found.wrong.append(f"{name}: going on ended with {code}")
-    elif (there := ended(out)) != expected:
+    elif (there := subject.ended(out)) != expected:
         differing = sorted(path for path in {**there, **expected} if there.get(path) != expected.get(path))
         found.wrong.append(f"{name}: {', '.join(differing)} differ")
     else:

@@ -65,7 +65,9 @@ class _State:
         self.renames: list[tuple[Path, Path]] = []
 
     def do(self, name: str, path: Path, detail: Any) -> None:
-        if name == "write":
+        if name == "open":
+            self.contents.setdefault(path, b"")
+        elif name == "write":
             self.contents[path] = self.contents.get(path, b"") + detail
         elif name == "truncate":
             self.contents[path] = self.contents[path][:detail]

@@ -1,4 +1,4 @@
-"""The run that is broken: small, and with all that a next step can depend on; and processes of it that can be killed."""
+"""What is broken: a small run with all that a next step can depend on, a preparation; and processes that can be killed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from craft import data, optim, schedule
@@ -19,7 +21,7 @@ from craft.run import Checkpoints, Evaluations, Run, Samples, Track
 from craft.train import train
 from experiments.char_1m import Char1M
 
-__all__ = ["CRASHED", "child", "ended", "experiment", "go", "reference"]
+__all__ = ["CRASHED", "LONG", "RUN", "Subject", "child", "ended", "experiment", "go", "reference"]
 
 CRASHED = 70
 """Exit code of a child that raised."""
@@ -72,13 +74,29 @@ def ended(out: Path) -> dict[str, str]:
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
 
 
-def reference(folder: Path, steps: int = 15) -> dict[str, str]:
-    """Train the run that nobody breaks, and return what it ended with."""
-    out = folder / f"whole-{steps}"
-    code = os.waitstatus_to_exitcode(os.waitpid(child(lambda: go(folder, out, steps)), 0)[1])
+@attrs.frozen
+class Subject:
+    """What is broken and gone on with."""
+
+    go: Callable[[Path, Path], None]
+    """(folder of what it needs, its own directory): do it, or go on with what is there."""
+    ended: Callable[[Path], dict[str, str]]
+    """Its directory -> hashes of what must be the same however often it was broken."""
+    pause: float
+    """Seconds after which it is killed at the latest."""
+
+
+RUN, LONG = Subject(go, ended, 0.9), Subject(partial(go, steps=60), ended, 0.9)
+"""The run of 15 steps, and one of 60: long enough to be killed again and again."""
+
+
+def reference(folder: Path, subject: Subject) -> dict[str, str]:
+    """Do what nobody breaks, and return what it ended with."""
+    out = folder / "whole"
+    code = os.waitstatus_to_exitcode(os.waitpid(child(lambda: subject.go(folder, out)), 0)[1])
     if code:
-        raise RuntimeError(f"the run that nobody broke ended with {code}")
-    return ended(out)
+        raise RuntimeError(f"what nobody broke ended with {code}")
+    return subject.ended(out)
 
 
 def child(act: Callable[[], Any]) -> int:

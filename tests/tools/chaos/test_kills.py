@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tools.chaos import kills
-from tools.chaos.runs import CRASHED, child, ended, go
+from tools.chaos.runs import CRASHED, LONG, Subject, child, ended, go
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
 
@@ -20,22 +20,21 @@ def test_killed_before_operations_of_the_disk(tmp_path):
 
 
 def test_killed_at_random_moments(tmp_path):
-    found = kills.at_random(tmp_path, 8, steps=30)
+    found = kills.at_random(tmp_path, 8, subject=LONG)
     assert found.wrong == []
     assert found.killed >= 8
 
 
 def test_a_run_that_ends_otherwise_would_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(kills, "reference", lambda folder, steps=15: {"metrics.jsonl": "0" * 64})
+    monkeypatch.setattr(kills, "reference", lambda folder, subject: {"metrics.jsonl": "0" * 64})
     found = kills.at_operations(tmp_path, [5])
     assert "metrics.jsonl" in found.wrong[0]
 
 
 def test_a_run_that_cannot_be_gone_on_with_would_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(kills, "go", lambda *values, **more: 1 / 0)
-    monkeypatch.setattr(kills, "operations", lambda folder: 5)
-    monkeypatch.setattr(kills, "reference", lambda folder, steps=15: {})
-    found = kills.at_operations(tmp_path, [5])
+    monkeypatch.setattr(kills, "operations", lambda folder, subject: 5)
+    monkeypatch.setattr(kills, "reference", lambda folder, subject: {})
+    found = kills.at_operations(tmp_path, [5], subject=Subject(lambda folder, out: 1 / 0, ended, 0.9))
     assert found.wrong == ["operation 5: ended with 70", "operation 5: going on ended with 70"]
 
 
