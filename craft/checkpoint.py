@@ -10,7 +10,7 @@ import errno
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +72,9 @@ def save(
     -------
     The checkpoint's directory.
     """
-    return stage(directory, state, memory=memory, extra=extra, pending=pending).commit()
+    staged = stage(directory, state, memory=memory, extra=extra, pending=pending)
+    staged.commit()
+    return staged.directory
 
 
 def stage(
@@ -324,7 +326,7 @@ def _compare(path: Path, stored: dict[str, Any], expected: dict[str, Any]) -> No
         raise Mismatch(f"{path} does not fit: {shown}{more}; build the state from the configuration it was saved with")
 
 
-def prune(directory: Path, keep: int, *, best: int = -1, every: int = 0) -> list[Path]:
+def prune(directory: Path, keep: int, *, best: int = -1, every: int = 0, known: Collection[str] = ()) -> list[Path]:
     """Delete old checkpoints; a damaged one never counts as kept, so that a whole one always stays.
 
     Parameters
@@ -337,6 +339,8 @@ def prune(directory: Path, keep: int, *, best: int = -1, every: int = 0) -> list
         Step of one more that stays.
     every
         Those of multiples of so many steps stay; 0: none of them does.
+    known
+        Seals of checkpoints that this process has written and hashed: of them only the sizes are looked at again.
 
     Returns
     -------
@@ -352,13 +356,19 @@ def prune(directory: Path, keep: int, *, best: int = -1, every: int = 0) -> list
     paths = _numbered(directory)
     whole = 0
     for index in reversed(range(len(paths))):
-        whole += sum(1 for _ in _whole([paths[index]], lambda text: None, hashes=True))
+        whole += _is_whole(paths[index], known)
         if whole == keep:
             old = [path for path in paths[:index] if not _stays(int(path.name.removeprefix("step-")), best, every)]
             for path in old:
                 store.remove(path)
             return old
     return []
+
+
+def _is_whole(path: Path, known: Collection[str]) -> bool:
+    for found in _whole([path], lambda text: None, hashes=False):
+        return found.manifest["seal"] in known or any(_whole([path], lambda text: None, hashes=True))
+    return False
 
 
 def _stays(step: int, best: int, every: int) -> bool:

@@ -42,6 +42,7 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._flying: tuple[int, Future[str]] | None = None
         self._why = ""
+        self._known: set[str] = set()
 
     def save(
         self,
@@ -78,7 +79,7 @@ class Saver:
             return
 
         def commit() -> str:
-            staged.commit()
+            self._known.add(staged.commit())
             return self._prune(best)
 
         self._flying = step, self._pool.submit(commit)
@@ -132,7 +133,7 @@ class Saver:
     def _prune(self, best: int) -> str:
         """Delete what need not stay; that it cannot be deleted fails no save."""
         try:
-            checkpoint.prune(self.directory, self.run.keep, best=best, every=self.run.keep_every)
+            checkpoint.prune(self.directory, self.run.keep, best=best, every=self.run.keep_every, known=self._known)
         except OSError as error:
             return f"old checkpoints could not be deleted: {error}"
         return ""

@@ -27,6 +27,7 @@ __all__ = [
     "Context",
     "Extras",
     "GradFn",
+    "Hyper",
     "Layout",
     "Loss",
     "Metrics",
@@ -174,7 +175,18 @@ Value: TypeAlias = float | Callable[[Context], Tensor | float]
 """A number of a transform: a constant, or a function of the context (a schedule, a hyperparameter)."""
 
 
-def hyper(path: str, default: float) -> Callable[[Context], Tensor | float]:
+class Hyper(NamedTuple):
+    """A hyperparameter as a `Value`; see `hyper`. Where the state holds it, a program is the same one whatever the default."""
+
+    path: str
+    default: float
+
+    def __call__(self, ctx: Context) -> Tensor | float:
+        """Return what it is now."""
+        return ctx.hyper.get(self.path, self.default)
+
+
+def hyper(path: str, default: float) -> Hyper:
     """Read a hyperparameter from the state where the run keeps it there, else use the constant.
 
     Parameters
@@ -188,11 +200,7 @@ def hyper(path: str, default: float) -> Callable[[Context], Tensor | float]:
     -------
     A `Value`.
     """
-
-    def read(ctx: Context) -> Tensor | float:
-        return ctx.hyper.get(path, default)
-
-    return read
+    return Hyper(path, default)
 
 
 def resolve(value: Value, ctx: Context) -> Tensor | float:

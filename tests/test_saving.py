@@ -12,7 +12,7 @@ import torch
 from craft import checkpoint
 from craft.run import Checkpoints
 from craft.saving import NotSavedError, Saver
-from craft.store import disk
+from craft.store import disk, manifest
 
 
 class State(NamedTuple):
@@ -164,3 +164,38 @@ def test_some_are_kept_for_good(saver):
         one.save(step, state(step), {}, {}, best=2)
     one.finish()
     assert steps(one) == [2, 3, 6, 8]
+
+
+def hashed(monkeypatch):
+    """Note which files of checkpoints are read to be hashed."""
+    seen, real = [], manifest.sha256
+
+    def sha256(path):
+        seen.append(path.parent.name)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "sha256", sha256)
+    return seen
+
+
+def test_what_it_has_hashed_itself_is_not_read_again(saver, monkeypatch):
+    before, one = saver(), saver()
+    before.save(1, state(1), {}, {})
+    before.finish()
+    seen = hashed(monkeypatch)
+    for step in (2, 3, 4):
+        one.save(step, state(step), {}, {})
+    one.finish()
+    assert steps(one) == [3, 4]
+    assert set(seen) == {"step-00000001"}  # another process may have had faults
+
+
+def test_what_it_has_hashed_and_others_cut_short_does_not_count(saver):
+    one = saver()
+    for step in (1, 2):
+        one.save(step, state(step), {}, {})
+    one._land()
+    (one.directory / "step-00000002" / "params.safetensors").write_bytes(b"")
+    one.save(3, state(3), {}, {})
+    one.finish()
+    assert steps(one) == [1, 3]

@@ -13,14 +13,14 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 
-from craft.types import Tensor
+from craft.types import Hyper, Tensor
 
 __all__ = ["Unknown", "fingerprint"]
 
@@ -36,22 +36,31 @@ class Unknown(TypeError):  # noqa: N818 - what it says
     """Something has no content to tell it by."""
 
 
-def fingerprint(*values: Any) -> str:
+def fingerprint(*values: Any, held: Collection[str] = ()) -> str:
     """Hash values by content: plain ones, trees, tensors, attrs values, functions with their closures and globals.
+
+    Parameters
+    ----------
+    *values
+        What is hashed.
+    held
+        Paths of the hyperparameters that are given to the function in its state: of these the constants do not count, but
+        whether they are 0, which leaves a part out.
 
     Raises
     ------
     Unknown
         If something has no fingerprint; the message names it.
     """
-    walk = _Walk()
+    walk = _Walk(frozenset(held))
     for value in values:
         walk.enter(value)
     return walk.digest.hexdigest()
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, held: frozenset[str]) -> None:
+        self.held = held
         self.digest = hashlib.sha256()
         self.seen: dict[int, int] = {}
         self.alive: list[Any] = []  # an id stays one object's while the object lives
@@ -89,6 +98,8 @@ class _Walk:
             self.all((value.func, value.args, value.keywords))
         elif isinstance(value, Mapping):
             self.all(value.items())
+        elif isinstance(value, Hyper) and value.path in self.held:
+            self.note("held", value.path, value.default == 0)
         elif isinstance(value, list | tuple):
             self.enter(type(value))
             self.all(value)
@@ -194,7 +205,7 @@ class _Walk:
     def _object(self, value: Any) -> None:
         self.enter(type(value))
         if attrs.has(type(value)):
-            self.all((field.name, getattr(value, field.name, None)) for field in attrs.fields(type(value)))
+            self.all((field.name, self._field(value, field)) for field in attrs.fields(type(value)))
             return
         held = dict(getattr(value, "__dict__", {}))
         held |= {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
@@ -205,6 +216,13 @@ class _Walk:
             raise Unknown(f"a {type(value).__module__}.{type(value).__qualname__}")
         else:
             self.all(held.items())
+
+
+    def _field(self, value: Any, field: Any) -> Any:
+        """Return a field's content; Craft's own read the tunable ones by `hyper`, and look at 0 alone themselves."""
+        found = getattr(value, field.name, None)
+        own = type(value).__module__.partition(".")[0] == "craft"
+        return found == 0 if self.held and own and "tunable" in field.metadata else found
 
 
 def _slots(cls: type) -> list[str]:

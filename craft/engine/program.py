@@ -370,10 +370,16 @@ def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, bl
     shapes = [(tuple(leaf.shape), leaf.stride(), str(leaf.dtype), leaf.requires_grad) for leaf in leaves]
     current = policy.current()._replace(wrap=None)
     torchs = (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+    about = (str(structure), shapes, tuple(current), blocks, *torchs, *_settings(), *surroundings())
     try:
-        return fingerprint(function, str(structure), shapes, tuple(current), blocks, *torchs, *_settings(), *surroundings())
+        return fingerprint(function, *about, held=_held(tree.unflatten(structure, leaves)))
     except Unknown:
         return ""
+
+
+def _held(examples: tuple[Tree, ...]) -> list[str]:
+    """Return the paths of the hyperparameters in the states among the arguments."""
+    return [path for value in examples for path in getattr(value, "hyper", ())]
 
 
 def _settings() -> list[str]:

@@ -43,7 +43,9 @@ def publish(directory: Path, files: Files, manifest: dict[str, Any]) -> Path:
     OSError
         If the disk is full or fails; the former directory is then still there.
     """
-    return stage(directory, files, manifest).commit()
+    staged = stage(directory, files, manifest)
+    staged.commit()
+    return staged.directory
 
 
 def stage(directory: Path, files: Files, manifest: dict[str, Any]) -> Staged:
@@ -76,12 +78,12 @@ class Staged(NamedTuple):
     names: list[str]
     manifest: dict[str, Any]
 
-    def commit(self) -> Path:
+    def commit(self) -> str:
         """Do the second half of `publish`: sync the files, hash them, write the manifest, and give the directory its name.
 
         Returns
         -------
-        The directory.
+        The seal of its manifest.
 
         Raises
         ------
@@ -95,10 +97,10 @@ class Staged(NamedTuple):
             discard(self.temporary)
             raise
         disk.fsync_directory(self.directory.parent)
-        verify(self.directory, hashes=False)
+        seal: str = verify(self.directory, hashes=False)["seal"]
         if former is not None:
             discard(former)
-        return self.directory
+        return seal
 
 
 def _fill(directory: Path, files: Files) -> None:

@@ -129,8 +129,8 @@ def _saving(args: Chaos, folder: Path) -> tuple[str, list[str]]:
     from tools.chaos.cost import cost_of_saving
 
     lines = []
-    for width, depth in ((128, 4), (384, 6)):
-        one = cost_of_saving(folder / str(width), width, depth, tell=_tell)
+    for width, depth, batch in ((128, 4, 12), (384, 6, 12), (768, 12, 1)):
+        one = cost_of_saving(folder / str(width), width, depth, batch=batch, tell=_tell)
         lines.append(
             f"{one.parameters / 1e6:.1f}M parameters ({one.megabytes:.0f} MB): {1000 * one.lost:.0f} ms a save (least "
             f"{1000 * one.least:.0f}), {1000 * one.held:.0f} of them standing still, {one.share:.2%} at one a minute"

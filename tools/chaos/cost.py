@@ -53,13 +53,14 @@ def cost_of_saving(
     width: int,
     depth: int,
     *,
+    batch: int = 12,
     pairs: int = 7,
     seconds: float = 6.0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Cost:
-    """Train a model with and without a save in turns, compiled, with all cores."""
+    """Train a model with and without a save in turns, compiled, with all cores; what a save takes does not know the batch."""
     model = Sequence(width=width, depth=depth, tuned_width=128)
-    task = attrs.evolve(Char1M(), model=model).build()
+    task = attrs.evolve(Char1M(), model=model, batch=batch).build()
     machine = engine.start(Run(compile="block"), steps=10**6, flops=task.flops)
     state, batch = machine.place(task.init(0)), machine.send(task.data.batch(0))
     program = machine.step(task, state, batch)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from craft.data import part, preparation
+from craft.data.index import JOURNAL
 from craft.data.preparation import Settings, prepare
 from craft.data.source import find
 from craft.store import LOCK, disk
@@ -19,7 +20,7 @@ from tools.chaos.runs import Subject
 __all__ = ["PREPARATION", "cut_a_preparation"]
 
 _LINES = 400
-_OWN = (preparation.JOURNAL, LOCK, "verified.json")
+_OWN = (JOURNAL, LOCK, "verified.json")
 """Files that tell when and how it was made."""
 _WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dogs", "run", "far", "away", "from", "here", "over", "hills"]
 

@@ -31,10 +31,14 @@ def test_a_run_that_ends_otherwise_would_be_seen(tmp_path, monkeypatch):
     assert "metrics.jsonl" in found.wrong[0]
 
 
+def fails(folder, out):
+    raise OSError
+
+
 def test_a_run_that_cannot_be_gone_on_with_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "operations", lambda folder, subject: 5)
     monkeypatch.setattr(kills, "reference", lambda folder, subject: {})
-    found = kills.at_operations(tmp_path, [5], subject=Subject(lambda folder, out: 1 / 0, ended, 0.9))
+    found = kills.at_operations(tmp_path, [5], subject=Subject(fails, ended, 0.9))
     assert found.wrong == ["operation 5: ended with 70", "operation 5: going on ended with 70"]
 
 
