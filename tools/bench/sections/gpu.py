@@ -26,8 +26,7 @@ def run(session: Session, done: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "not_run", "torch finds no GPU on this machine"
         return
     if "124m" not in done:
-        those = [Contestant("craft", mode, "bf16") for mode in ("step", "block", "none")]
-        those += [Contestant("plain", way, "bf16") for way in ("compiled", "eager")]
+        those = [Contestant("craft", "step", "bf16"), *(Contestant("plain", way, "bf16") for way in ("compiled", "eager"))]
         yield "124m", steady.measure(session, GPU_CASES["124m"], those, together=1, device="cuda")
     if session.text is None:
         yield "recipe not_run", "no text was given (--text PATH of tiny Shakespeare)"
