@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+import attrs
 from torch import Tensor
 
 __all__ = [
@@ -175,11 +176,14 @@ Value: TypeAlias = float | Callable[[Context], Tensor | float]
 """A number of a transform: a constant, or a function of the context (a schedule, a hyperparameter)."""
 
 
-class Hyper(NamedTuple):
+@attrs.frozen
+class Hyper:
     """A hyperparameter as a `Value`; see `hyper`. Where the state holds it, a program is the same one whatever the default."""
 
     path: str
+    """Configuration path."""
     default: float
+    """What it is where the state holds no such number."""
 
     def __call__(self, ctx: Context) -> Tensor | float:
         """Return what it is now."""

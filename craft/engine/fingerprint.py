@@ -217,7 +217,6 @@ class _Walk:
         else:
             self.all(held.items())
 
-
     def _field(self, value: Any, field: Any) -> Any:
         """Return a field's content; Craft's own read the tunable ones by `hyper`, and look at 0 alone themselves."""
         found = getattr(value, field.name, None)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
-from craft.losses.linear_cross_entropy import CHUNK_BYTES
 from craft.types import Tensor
 
 __all__ = ["Work", "add", "examine", "room", "work_of"]
@@ -88,7 +87,7 @@ def room(function: Any, arguments: Any) -> int:
     x, weight, *_, wanted, number = arguments
     chunk = -(-x.shape[0] // number) * weight.shape[1]
     summed = weight.numel() * 4 if wanted else 0
-    needed: int = weight.numel() * x.itemsize + min(CHUNK_BYTES, chunk * 4) * 2 + chunk * x.itemsize * 2 + summed
+    needed: int = weight.numel() * x.itemsize + 2 * 4 * chunk + chunk * x.itemsize * 2 + summed
     return needed
 
 

@@ -123,6 +123,31 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
     The graph has only operations that `decompositions` leaves, its placeholders carry tensors without content, and what it
     writes into its inputs it writes by `copy_` at its end. With `profile` every kernel tells torch's profiler its name.
     """
+    settings = {
+        "cpp_wrapper": True,
+        "fx_graph_cache": False,
+        "cpp.vec_isa_ok": True,
+        "cpp.enable_kernel_profile": profile,
+        "cpp.descriptive_names": "original_aten",
+    }
+    with _caught() as caught:
+        _lowered(graph, settings, cpp_wrapper=True)
+    count = len(graph.graph.find_nodes(op="placeholder"))
+    code = caught["main_code"].replace("#include <torch/csrc/inductor/cpp_wrapper/cpu.h>", "")
+    code = code.replace("py::gil_scoped_release_simple release;", "").replace("py::gil_scoped_release release;", "")
+    code = _EXP + _EXPONENTIAL.sub(r"craft_exp(\1)", code + (caught.get("kernel_code") or ""))
+    highest = max((int(number) for number in _INPUT.findall(code)), default=-1)
+    if highest >= count:
+        raise RuntimeError("the compiler made inputs of its own")
+    return Source(code, count, caught["num_outputs"])
+
+
+def _lowered(graph: fx.GraphModule, settings: dict[str, Any], **more: Any) -> Any:
+    """Hand a graph to torch's compiler, without what it does first elsewhere.
+
+    There is nothing to differentiate, and what is written is written at the end. Inputs that are views of one another, as
+    the parts of a stack are, are taken as they come; torch would expect their common base instead, which nobody gives it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's remarks on its own machinery
         from torch._guards import CompileContext, compile_context
@@ -136,13 +161,6 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
             node.meta.setdefault("original_aten", node.target)  # kernels are named by what they are fused of
     (output,) = graph.graph.find_nodes(op="output")
     output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
-    settings = {
-        "cpp_wrapper": True,
-        "fx_graph_cache": False,
-        "cpp.vec_isa_ok": True,
-        "cpp.enable_kernel_profile": profile,
-        "cpp.descriptive_names": "original_aten",
-    }
     mode = next((example.fake_mode for example in examples if hasattr(example, "fake_mode")), None)
     with (
         torch.no_grad(),
@@ -150,17 +168,9 @@ def to_cpp(graph: fx.GraphModule, *, profile: bool = False) -> Source:
         inductor.patch(settings),
         compile_context(CompileContext(None)),
         V.set_fake_mode(mode),
-        _caught() as caught,
     ):
         warnings.simplefilter("ignore")
-        compile_fx.compile_fx_inner(graph, examples, cpp_wrapper=True, is_inference=True)
-    code = caught["main_code"].replace("#include <torch/csrc/inductor/cpp_wrapper/cpu.h>", "")
-    code = code.replace("py::gil_scoped_release_simple release;", "").replace("py::gil_scoped_release release;", "")
-    code = _EXP + _EXPONENTIAL.sub(r"craft_exp(\1)", code + (caught.get("kernel_code") or ""))
-    highest = max((int(number) for number in _INPUT.findall(code)), default=-1)
-    if highest >= len(examples):
-        raise RuntimeError("the compiler made inputs of its own")
-    return Source(code, len(examples), caught["num_outputs"])
+        return compile_fx.compile_fx_inner(graph, examples, is_inference=True, **more)
 
 
 @contextmanager
@@ -187,10 +197,5 @@ def _caught() -> Iterator[dict[str, Any]]:
 
 def to_program(graph: fx.GraphModule) -> Callable[[list[Tensor]], list[Tensor]]:
     """Let torch's compiler make a program of a graph, by its own ways: on GPUs."""
-    from torch._inductor import compile as lower
-
-    examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = lower(graph, examples)
-    return lambda inputs: list(program(*inputs))
+    program = _lowered(graph, {})
+    return lambda inputs: list(program(list(inputs)))  # which it empties

@@ -21,7 +21,10 @@ from craft.types import Tensor
 __all__ = ["CHUNK_BYTES", "linear_cross_entropy"]
 
 CHUNK_BYTES = 2**24
-"""Largest size of one chunk of logits, counted in float32."""
+"""Largest size of one chunk of logits, counted in float32: what the caches of a CPU hold."""
+_WIDER = 16
+"""How many times as large a chunk is elsewhere, where a few hundred small products would leave a GPU idle, and the head's
+gradient would be read and written once for each; a quarter of that where memory is short."""
 
 
 def linear_cross_entropy(
@@ -60,6 +63,13 @@ def judged(features_LD: Tensor, weight_DV: Tensor, targets_L: Tensor, share_L: T
     """Return the mean and the hits; gradients are computed only where something will ask for them."""
     wanted = torch.is_grad_enabled() and any(_followed(x) for x in (features_LD, weight_DV, share_L))
     return _Judged.apply(features_LD, weight_DV, targets_L, share_L, wanted)[:2]  # type: ignore[no-untyped-call]
+
+
+def _largest(device: torch.device) -> int:
+    """Return the bytes of a chunk on a device."""
+    if device.type == "cpu":
+        return CHUNK_BYTES
+    return CHUNK_BYTES * (_WIDER // 4 if policy.current().rematerialise else _WIDER)
 
 
 def _followed(x: Tensor) -> bool:
@@ -151,7 +161,7 @@ class _Judged(torch.autograd.Function):
     @staticmethod
     def forward(features_LD: Tensor, weight_DV: Tensor, targets_L: Tensor, share_L: Tensor, wanted: bool) -> tuple[Tensor, ...]:
         wide_L = share_L.to(torch.float64 if features_LD.dtype == torch.float64 else torch.float32)
-        number = -(-features_LD.shape[0] * weight_DV.shape[-1] * 4 // CHUNK_BYTES)
+        number = -(-features_LD.shape[0] * weight_DV.shape[-1] * 4 // _largest(features_LD.device))
         if number > 1:
             made = _CHUNKS(features_LD, weight_DV, targets_L, wide_L, wanted, number)
         else:

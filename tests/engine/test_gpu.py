@@ -104,10 +104,10 @@ def test_memory_that_runs_out_is_one_sentence(tiny, quick):
     big = Sequence(width=512, depth=4)
     torch.cuda.empty_cache()
     whole = torch.cuda.mem_get_info()[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 2**28) / whole))
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 2**26) / whole))
     try:
         with pytest.raises(OutOfMemoryError, match="--accumulate"):
-            train(tiny(model=big, batch=512, context=64, accumulate=1).build(), quick(device=DEVICE), name=NAME, console=False)
+            train(tiny(model=big, batch=32, context=64, accumulate=1).build(), quick(device=DEVICE), name=NAME, console=False)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

@@ -12,13 +12,14 @@ import sys
 import threading
 from typing import NamedTuple
 
+import attrs
 import pytest
 import torch
 
 from craft import policy, tree
 from craft.cache import cache_directory
 from craft.engine import compile_function, compile_step
-from craft.engine.program import _key, cache_compiled, compiler_missing
+from craft.engine.program import _elsewhere, _Given, _key, _written, cache_compiled, compiler_missing
 
 CPU = torch.device("cpu")
 
@@ -343,3 +344,16 @@ def test_a_cache_that_cannot_be_written_is_left_to_torch(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     cache_compiled(tmp_path / "file")
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_torchs_own_ways_take_the_same_steps(tiny):
+    """Compiles one program: for other devices, of a model whose stacked parameters are read by parts and written as a whole."""
+    task = tiny(model=attrs.evolve(tiny().model, depth=2)).build()
+    state, expected = task.init(0), task.init(0)
+    program = _elsewhere(_written(task.step), _Given(*tree.flatten((state, task.data.batch(0)))), False)
+    for index in range(3):
+        metrics = program(state, task.data.batch(index))
+        expected, others = task.step(expected, task.data.batch(index))
+        assert torch.allclose(metrics["loss"], others["loss"], rtol=1e-5)
+    for a, b in zip(tree.leaves(state), tree.leaves(expected), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
