@@ -33,12 +33,15 @@ class Made(NamedTuple):
         SHA-256 of the batch's values, the first 12 digits.
     metrics
         What the step returned, its 0-d tensors as numbers.
+    after
+        Mean loss of the batch's samples by the weights after the update, without dropout; None where it was not asked for.
     """
 
     step: int
     samples: list[int]
     batch: str
     metrics: dict[str, float]
+    after: float | None = None
 
 
 class Replay:
@@ -105,17 +108,22 @@ class Replay:
             fresh = scaled(task.init(task.seed), self.engine.describe()["precision"] == "fp16")
             _same_state(self.state, fresh)
             state = resume.retuned(state, self.engine.place(fresh))
-        return self._made(changed, state)[1]
+        after, made = self._made(changed, state)
+        losses = self._losses(after)
+        return made._replace(after=sum(losses) / len(losses)) if losses else made
 
     def losses(self) -> list[float]:
         """Return the mean loss of each sample of the next step, in nats a token, before its update; without dropout."""
+        return self._losses(self.state)
+
+    def _losses(self, state: Tree) -> list[float]:
         batch = self.task.data.batch(self.step)
         if self.task.model is None or not isinstance(batch, Batch):
             return []
         there = self.engine.send(batch)
-        lent = Context(hyper=getattr(self.state, "hyper", {}), buffers=getattr(self.state, "buffers", ()), layout=there.layout)
+        lent = Context(hyper=getattr(state, "hyper", {}), buffers=getattr(state, "buffers", ()), layout=there.layout)
         with torch.no_grad():
-            log_BT = judge(self.task.model, self.state.params, there.inputs_BT, there.targets_BT, lent).log_BT
+            log_BT = judge(self.task.model, state.params, there.inputs_BT, there.targets_BT, lent).log_BT
         weight_BT = there.weights_BT
         loss_B = -(log_BT * weight_BT).sum(-1) / weight_BT.sum(-1).clamp(min=1)
         return [float(loss) for loss in loss_B]

@@ -75,10 +75,11 @@ def _step(args: Args) -> int:
             "samples": made.samples,
             "batch": made.batch,
             "metrics": made.metrics,
+            "after": made.after,
             "losses": losses,
             "recorded": recorded,
         }
-        print_json(found | ({} if other is None else {"changed": other.metrics}))
+        print_json(found | ({} if other is None else {"changed": other.metrics, "changed_after": other.after}))
         return 0
     sys.stdout.write(f"{args.run}, step {step}, batch {made.batch}\n")
     sys.stdout.write(_metrics(made, other, recorded, " ".join(args.set)))
@@ -148,6 +149,9 @@ def _metrics(made: Made, other: Made | None, recorded: dict[str, float], change:
             *([recorded[name]] if name in recorded else []),
         ]
         lines.append(f"  {name:<14}" + "".join(f"{cell:>{wide}.6g}" for cell in cells))
+    if made.after is not None:
+        after = [made.after, *([other.after] if other else [])]
+        lines.append(f"  {'loss after':<14}" + "".join(f"{cell:>{wide}.6g}" for cell in after))
     if recorded:
         lines.append("  * the mean since the report before it")
     return "\n".join(lines) + "\n"
@@ -170,6 +174,13 @@ def _worst(task: Task, made: Made, losses: list[float]) -> str:
 
 def _compare(args: Args, against: Path) -> int:
     runs = args.run, against
+    for one, other in (runs, runs[::-1]):
+        fork = record.read(one).data.get("fork")
+        if fork and Path(fork["run"]).resolve() == other.resolve():
+            changed = "; ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in sorted(fork["changed"].items()))
+            text = f"{one} was forked from {other} after step {fork['step']}; changed: {changed or 'nothing'}"
+            _say(args, text, {"step": fork["step"], "forked": str(one), "changed": fork["changed"]})
+            return 1
     start, end = _agree(*(track.read(run / "metrics.jsonl") for run in runs))
     if end == 0:
         _say(args, f"the records of {args.run} and {against} agree to the bit, {start} steps", {"step": None, "agree": start})

@@ -40,6 +40,26 @@ def test_a_change_stands_beside_it(craft, every):
     assert "model.dropout=0.5" in shown
 
 
+def test_a_rate_is_judged_by_the_loss_after_the_step(craft, every):
+    out, _ = every("run")
+    found = json.loads(craft("replay", out, "--step", "2", "--set", "lr=0.5", "--json").out)
+    assert found["changed"]["loss"] == found["metrics"]["loss"]
+    assert found["changed_after"] != found["after"]
+    assert found["after"] < found["metrics"]["loss"]
+    assert "loss after" in craft("replay", out, "--step", "2").out
+
+
+def test_a_fork_is_told_by_what_was_changed(craft, every, tmp_path):
+    one, other = every("a")[0], tmp_path / "b"
+    assert craft("train", "char_1m", "--fork", one, "--lr", "0.01", "--steps", "6", "--out", other).code == 0
+    for runs in ((one, "--against", other), (other, "--against", one)):
+        code, shown, _ = craft("replay", *runs)
+        assert code == 1
+        assert shown.startswith(f"{other} was forked from {one} after step 4; changed: ")
+        assert "experiment.values.lr: 0.02 there, 0.01 here" in shown
+    assert json.loads(craft("replay", one, "--against", other, "--json").out)["step"] == 4
+
+
 def test_a_step_that_was_not_finite_is_found(craft, every):
     out, ended = every("bad", "--lr", "1e30")
     assert ended.code == 1
