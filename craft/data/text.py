@@ -130,6 +130,11 @@ class TextData:
         """SHA-256 of what the tokens are: the ids of each split, where documents end, and the tokenizer; in hex."""
         return self.prepared.fingerprint
 
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """What two sources share that give the same batches at every step."""
+        return (self.fingerprint, self.config.packing, self.context, self.size, self.seed)
+
     def batch(self, step: int) -> Batch:
         """Return the training batch of a step, a pure function of (seed, step).
 

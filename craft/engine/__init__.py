@@ -13,3 +13,4 @@ from craft.engine.program import Program as Program
 from craft.engine.program import compile_function as compile_function
 from craft.engine.program import compile_step as compile_step
 from craft.engine.program import compiler_missing as compiler_missing
+from craft.engine.program import program_key as program_key

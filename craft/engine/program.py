@@ -34,7 +34,16 @@ from craft.engine.tracing import apart, trace
 from craft.errors import UsageError
 from craft.types import Metrics, Step, Tensor, Tree
 
-__all__ = ["Program", "cache_compiled", "compile_function", "compile_step", "compiler_missing", "surroundings", "trace_step"]
+__all__ = [
+    "Program",
+    "cache_compiled",
+    "compile_function",
+    "compile_step",
+    "compiler_missing",
+    "program_key",
+    "surroundings",
+    "trace_step",
+]
 
 
 Say: TypeAlias = Callable[[str], None]
@@ -363,6 +372,11 @@ def _elsewhere(function: Callable[..., Tree], given: _Given, blocks: bool) -> Pr
     traced = _traced(function, given, blocks, lambda text: None)
     pieces = {name: to_program(graph) for name, graph in traced.graphs.items()}
     return Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
+
+
+def program_key(update: Step, state: Tree, batch: Tree) -> str:
+    """Hash what shapes the program of a step: two steps of one key have one program; empty if that cannot be told."""
+    return _key(update, *tree.flatten((state, batch)), False)
 
 
 def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, blocks: bool) -> str:

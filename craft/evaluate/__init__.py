@@ -8,3 +8,4 @@ from craft.evaluate.harness import require_harness as require_harness
 from craft.evaluate.next_token import next_token_evaluation as next_token_evaluation
 from craft.evaluate.questions import read_questions as read_questions
 from craft.evaluate.whole import measure as measure
+from craft.evaluate.whole import measure_each as measure_each
