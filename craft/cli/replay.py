@@ -101,35 +101,17 @@ def _build_changed(args: Args) -> Task:
     try:
         return build(_changed(args), args.experiment)
     except config.ConfigError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"got --set {' '.join(args.set)}, but {error}") from error
 
 
 def _changed(args: Args) -> record.Record:
     """Return the run as if it had been started with what --set says."""
     stored = record.read(args.run)
-    values = json.loads(json.dumps(stored.experiment["values"]))
-    for word in args.set:
-        path, equal, text = word.partition("=")
-        *parents, last = path.split(".")
-        place = values
-        try:
-            for part in parents:
-                place = place[int(part)] if isinstance(place, list) else place[part]
-            known = last in place if isinstance(place, dict) else int(last) < len(place)
-        except (KeyError, IndexError, ValueError, TypeError):
-            known = False
-        if not equal or not known:
-            names = ", ".join(config.nearest(path, list(config.flatten(values)))) or ", ".join(values)
-            raise UsageError(f"got --set {word}; expected NAME=VALUE with a field of the experiment, such as {names}")
-        place[int(last) if isinstance(place, list) else last] = _value(text)
+    given = [word.partition("=") for word in args.set]
+    if wrong := next((word for word, (_, equal, _) in zip(args.set, given, strict=True) if not equal), None):
+        raise UsageError(f"got --set {wrong}; expected NAME=VALUE with a field of the experiment, such as lr=0.01")
+    values = config.change(stored.experiment["values"], {path: config.parse_value(text) for path, _, text in given})
     return record.Record(stored.directory, {**stored.data, "experiment": {**stored.experiment, "values": values}})
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _recorded(run: Path, step: int) -> dict[str, float]:

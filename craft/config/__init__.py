@@ -4,6 +4,8 @@ An attrs value that stands where its annotation alone would not tell its class (
 `kind: ClassName`. A field that is made by `tunable` may change without a new program.
 """
 
+from craft.config.change import change as change
+from craft.config.change import parse_value as parse_value
 from craft.config.compare import ABSENT as ABSENT
 from craft.config.compare import diff as diff
 from craft.config.compare import digest as digest

@@ -90,7 +90,7 @@ def test_two_runs_are_told_apart(craft, every):
     ("flags", "problem"),
     [
         (["--step", "9"], "got --step 9; expected 1 to 4"),
-        (["--step", "1", "--set", "lrr=1"], "got --set lrr=1; expected NAME=VALUE with a field of the experiment, such as lr"),
+        (["--step", "1", "--set", "lrr=1"], "got --set lrr=1, but there is no 'lrr' (did you mean lr"),
         (["--step", "1", "--set", "lr"], "got --set lr; expected NAME=VALUE"),
         (["--step", "1", "--set", "model.width=32"], "gives the state another shape"),
         (["--step", "1", "--set", "lr=-1"], "lr"),

@@ -56,7 +56,9 @@ def test_a_pack_takes_the_steps_of_its_trials(trials, machine, eager):
         expected, found = solo(task, eager, 5)
         for metrics, one in zip(made, found, strict=True):
             for name, value in one.items():
-                close = {"abs": 2 / 64} if name == "accuracy" else {"rel": 1e-4}  # two logits may be equal but for rounding
+                close: dict[str, float] = (
+                    {"abs": 2 / 64} if name == "accuracy" else {"rel": 1e-4}
+                )  # two logits may be equal but for rounding
                 assert float(metrics[name][place]) == pytest.approx(value, **close), name
         for name, leaf in tree.named(state).items():
             assert torch.allclose(leaf, tree.named(expected)[name], rtol=1e-3, atol=1e-4), name
@@ -120,7 +122,7 @@ def test_a_twin_of_a_trial_is_it(trials, eager):
 
 def test_what_gives_another_program_is_another_group(trials, tiny):
     wide = Sequence(width=32, depth=1, dropout=0.2)
-    changes = (
+    changes: tuple[dict, ...] = (
         {},
         {"lr": 0.5},
         {"model": wide},
