@@ -17,7 +17,7 @@ LAYERS = (
     "nn optim grad losses schedule",
     "step mixers models generate",
     "data store checkpoint evaluate track engine record",
-    "hooks equip train replay saving writing interrupt resume profile report sweep",
+    "hooks equip books opening train replay saving writing interrupt resume profile report sweep",
     "cli __main__",
 )
 """Rooms from the ground up; a room knows its own layer and the ones below."""

@@ -68,7 +68,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the sync of the reports before a checkpoint",
-        "craft/train.py",
+        "craft/books.py",
         "        self.sinks.sync()\n",
         "",
         ("tests/tools/chaos/test_power.py",),
@@ -139,7 +139,7 @@ MUTATIONS = (
     Mutation(
         "the verification before old ones are deleted",
         "craft/checkpoint.py",
-        "        whole += sum(1 for _ in _whole([paths[index]], lambda text: None, hashes=True))\n",
+        "        whole += _is_whole(paths[index], known)\n",
         "        whole += 1\n",
         ("tests/test_checkpoint.py",),
     ),
@@ -152,9 +152,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the memory of the hooks",
-        "craft/train.py",
-        "dict(memory.get(hook.name, {})) for hook in self.hooks",
-        "{} for hook in self.hooks",
+        "craft/opening.py",
+        "dict(kept.get(hook.name, {})) for hook in hooks",
+        "{} for hook in hooks",
         ("tests/test_train.py", "-k", "survives_a_resume or never_stopped"),
     ),
     Mutation(
@@ -166,8 +166,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the first checkpoint of a fork",
-        "craft/train.py",
-        "        if not own and (found is not None or self.params is not None):",
+        "craft/opening.py",
+        "        if not own and (found is not None or params is not None):",
         "        if False:",
         ("tests/test_train.py", "-k", "saved_at_once"),
     ),
