@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from craft import evaluate
 from craft.engine import Engine
 from craft.errors import UsageError
-from craft.hooks import Hook, evaluation, keeping, reporting, sampling, saving, stopping
+from craft.hooks import Hook, Measure, evaluation, keeping, measuring, reporting, sampling, saving, stopping
 from craft.run import Run, Samples
-from craft.step import Evaluation, Task, Tokenizer
+from craft.step import Task, Tokenizer
 
 __all__ = ["equip"]
 
 
-def equip(task: Task, run: Run, engine: Engine, state: Any, tell: Callable[[str], None]) -> list[Hook]:
+def equip(
+    task: Task, run: Run, engine: Engine, state: Any, tell: Callable[[str], None], measure: Measure | None = None
+) -> list[Hook]:
     """Make the hooks of a run, in the order in which they are called.
 
     Parameters
@@ -26,6 +27,8 @@ def equip(task: Task, run: Run, engine: Engine, state: Any, tell: Callable[[str]
         Its state, on the engine's device: what is measured is found out with it.
     tell
         Takes a line for people.
+    measure
+        What evaluates; none: the task's own evaluation, on the engine.
 
     Raises
     ------
@@ -34,12 +37,13 @@ def equip(task: Task, run: Run, engine: Engine, state: Any, tell: Callable[[str]
     """
     hooks = [reporting(run.track.every or max(1, task.steps // 100))]
     if task.evaluation is not None:
-        hooks += _held_out(task, task.evaluation, run, engine, state)
+        hooks += _held_out(task, run, state, measure or measuring(engine))
     elif run.stop.patience:
         raise UsageError("got --stop.patience for a task without an evaluation; it has no held-out loss to wait for")
     elif run.checkpoint.best:
         raise UsageError("got --checkpoint.best for a task without an evaluation; it has no held-out measure")
-    if task.model is not None and task.tokenizer is not None and task.context and _can_sample(run, task.tokenizer, tell):
+    writes = task.model is not None and task.context and run.sample.tokens
+    if writes and task.tokenizer is not None and _can_sample(run, task.tokenizer, tell):
         sample = run.sample
         hooks.append(sampling(sample.every or task.steps, engine, sample.prompt, sample.tokens, sample.temperature))
     hooks += task.hooks
@@ -50,11 +54,11 @@ def equip(task: Task, run: Run, engine: Engine, state: Any, tell: Callable[[str]
     return hooks
 
 
-def _held_out(task: Task, measured: Evaluation, run: Run, engine: Engine, state: Any) -> list[Hook]:
+def _held_out(task: Task, run: Run, state: Any, measure: Measure) -> list[Hook]:
     often = run.evaluate.every or max(1, task.steps // 5)
-    hooks = [evaluation(often, engine, run.evaluate.batches)]
+    hooks = [evaluation(often, measure, run.evaluate.batches, whole=run.evaluate.whole)]
     if run.checkpoint.best:
-        found = evaluate.measure(measured, state, engine, batches=1, program=measured.measure)
+        found = measure(task, state, 1)
         hooks.append(keeping(often, run.checkpoint.best, [f"eval/{name}" for name in found]))
     if run.stop.patience:
         hooks.append(stopping(often, run.stop.patience))

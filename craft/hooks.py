@@ -20,7 +20,9 @@ from craft.step import Task
 from craft.types import Context, resolve
 from craft.writing import write
 
-__all__ = ["Hook", "Moment", "evaluation", "every", "keeping", "reporting", "sampling", "saving", "stopping"]
+__all__ = [
+    "Hook", "Measure", "Moment", "evaluation", "every", "keeping", "measuring", "reporting", "sampling", "saving", "stopping",
+]  # fmt: skip
 
 
 @attrs.define
@@ -63,6 +65,8 @@ class Moment:
 
 
 HookFunction = Callable[[Task, Any, Moment], None]
+Measure = Callable[[Task, Any, int | None], dict[str, float]]
+"""(task, state, number of batches or None for the whole split) -> held-out measures by name."""
 
 
 class Hook(NamedTuple):
@@ -109,16 +113,25 @@ def reporting(steps: int) -> Hook:
     return Hook("report", 1, report, reads_state=False)
 
 
-def evaluation(steps: int, engine: Engine, batches: int) -> Hook:
-    """Log the held-out measures as `eval/NAME`: on the first batches during the run, on the whole split at its end."""
+def measuring(engine: Engine) -> Measure:
+    """Measure a state by its task's evaluation, on an engine."""
     programs: list[Callable[..., Any]] = []
 
-    def evaluate_(task: Task, state: Any, report: Moment) -> None:
+    def measure(task: Task, state: Any, batches: int | None) -> dict[str, float]:
         assert task.evaluation is not None
         if not programs:
             programs.append(engine.function(task.evaluation.measure))
-        for some in (batches, None)[: 1 + report.last]:  # the whole split comes after what may be compared
-            measured = evaluate.measure(task.evaluation, state, engine, batches=some, program=programs[0])
+        return evaluate.measure(task.evaluation, state, engine, batches=batches, program=programs[0])
+
+    return measure
+
+
+def evaluation(steps: int, measure: Measure, batches: int, *, whole: bool = True) -> Hook:
+    """Log the held-out measures as `eval/NAME`: on some batches during the run, and on the whole split at its end."""
+
+    def evaluate_(task: Task, state: Any, report: Moment) -> None:
+        for some in (batches, None)[: 1 + (report.last and whole)]:  # the whole split comes after what may be compared
+            measured = measure(task, state, some)
             report.log(**{f"eval/{name}": value for name, value in measured.items()})
             if some is not None:
                 report.compared.update({f"eval/{name}": value for name, value in measured.items()})

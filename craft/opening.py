@@ -14,6 +14,7 @@ from craft.checkpoint import Checkpoint
 from craft.engine import Choice, Engine
 from craft.equip import equip
 from craft.errors import UsageError
+from craft.hooks import Measure
 from craft.run import Run
 from craft.saving import Saver
 from craft.step import Task, scaled
@@ -54,6 +55,7 @@ def open_run(
     resumed: bool = False,
     memory: Choice | None = None,
     params: Tree | None = None,
+    measure: Measure | None = None,
 ) -> Opened:
     """Open a run; its directory is locked by the caller.
 
@@ -69,6 +71,8 @@ def open_run(
         Whether there is a run in the directory, which is gone on with.
     memory, params
         As for `train`.
+    measure
+        What evaluates; none: the task's own evaluation.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def open_run(
     checkpoint.Mismatch
         If a checkpoint of what is resumed does not fit the task.
     """
-    return _Opening(task, run, name, directory, sinks, resumed).open(memory, params)
+    return _Opening(task, run, name, directory, sinks, resumed).open(memory, params, measure)
 
 
 class _Opening:
@@ -86,7 +90,7 @@ class _Opening:
         self.checkpoints = directory / record.CHECKPOINTS
         self.stored = record.read(directory) if resumed else None
 
-    def open(self, memory: Choice | None, params: Tree | None) -> Opened:
+    def open(self, memory: Choice | None, params: Tree | None, measure: Measure | None) -> Opened:
         task = self.task
         for place in (self.directory, self.checkpoints):
             store.sweep_litter(place)  # what a killed run left half done
@@ -98,7 +102,7 @@ class _Opening:
         state = self._start(found, memory, params, own=own)
         step = found.step if found else 0
         saver = Saver(self.checkpoints, self.run.checkpoint, self.sinks.message, step if own else -1)
-        hooks = equip(task, self.run, self.engine, state, self.sinks.message)
+        hooks = equip(task, self.run, self.engine, state, self.sinks.message, measure)
         kept = found.manifest["memory"] if found else {}
         remembered: dict[str, dict[str, Any]] = {hook.name: dict(kept.get(hook.name, {})) for hook in hooks}
         books = Books(task, self.run, self.directory, self.engine, self.sinks, saver, hooks, remembered)

@@ -40,7 +40,9 @@ class Evaluations:
     every: int = attrs.field(default=0, validator=config.at_least(0))
     """Steps between evaluations; 0: a fifth of the run. The last step always is."""
     batches: int = attrs.field(default=20, validator=config.at_least(1))
-    """Batches of an evaluation during the run, spread over the split; the one at the end takes all of it."""
+    """Batches of an evaluation during the run, spread over the split."""
+    whole: bool = True
+    """Also measure on all of the split at the end."""
 
 
 @attrs.frozen
@@ -51,8 +53,8 @@ class Samples:
     """Steps between samples; 0: only at the end."""
     prompt: str = "\n"
     """Text that the samples go on from."""
-    tokens: int = attrs.field(default=400, validator=config.at_least(1))
-    """Tokens of one sample."""
+    tokens: int = attrs.field(default=400, validator=config.at_least(0))
+    """Tokens of one sample; 0: none is written."""
     temperature: float = attrs.field(default=0.8, validator=config.positive)
     """Below 1 bolder, above 1 wilder."""
 

@@ -167,7 +167,7 @@ def numbered(count):
 
 def test_evaluation_takes_some_batches_during_the_run_and_all_at_its_end(tiny, quick, moment):
     task = plain(tiny, evaluation=numbered(5))
-    hook = hooks.evaluation(3, engine.start(quick()), batches=2)
+    hook = hooks.evaluation(3, hooks.measuring(engine.start(quick())), batches=2)
     memory: dict[str, float] = {}
     report, _, _ = moment(3, memory=memory)
     hook.call(task, None, report)
@@ -184,7 +184,7 @@ def test_a_held_out_loss_that_is_not_finite_is_never_the_best(tiny, quick, momen
 
     task = plain(tiny, evaluation=step.Evaluation(measure, lambda split: [torch.zeros(1)]))
     report, _, _ = moment(memory={"best": 1.0})
-    hooks.evaluation(1, engine.start(quick()), 1).call(task, None, report)
+    hooks.evaluation(1, hooks.measuring(engine.start(quick())), 1).call(task, None, report)
     assert math.isnan(report.values["eval/loss"])
     assert "eval/best" not in report.values
     assert report.memory == {"best": 1.0}

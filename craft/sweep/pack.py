@@ -79,9 +79,9 @@ class Pack:
         """Number of trials."""
         return len(self.tasks)
 
-    def batch(self) -> Tree:
-        """Return the batch of the next update: one for all trials, or stacked ones where their orders differ."""
-        found = [self.tasks[place].data.batch(self.done) for place in self._first.values()]
+    def batch(self, step: int) -> Tree:
+        """Return the batch of an update, from 0: one for all trials, or stacked ones where their orders differ."""
+        found = [self.tasks[place].data.batch(step) for place in self._first.values()]
         if len(found) == 1:
             return found[0]
         return tree.map(lambda *leaves: torch.stack([leaves[row] for row in self._row]), *found)
@@ -98,7 +98,7 @@ class Pack:
         -------
         What the step of one trial returns, with an axis of trials in front: (K,) each.
         """
-        there = self.engine.send(self.batch() if batch is None else batch)
+        there = self.engine.send(self.batch(self.done) if batch is None else batch)
         if self._program is None:
             dims = (0, 0 if len(self._first) > 1 else None)
             task = attrs.evolve(self.tasks[0], step=torch.func.vmap(self.tasks[0].step, in_dims=dims, randomness="error"))
@@ -129,6 +129,10 @@ class Pack:
     def states(self) -> list[Tree]:
         """Return the states of the trials, each in memory of its own, on the CPU."""
         return [tree.map(lambda leaf: leaf.cpu().clone(), state) for state in tree.unstack(self.state)]
+
+    def one(self, place: int) -> Tree:
+        """Return the state of a trial as it lies in the pack: the next step writes over it."""
+        return tree.map(lambda leaf: leaf[place], self.state)
 
     def keep(self, places: Sequence[int]) -> Pack:
         """Return the pack of some of its trials, as they are now; a place may come twice, as population-based training asks."""

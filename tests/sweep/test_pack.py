@@ -147,9 +147,9 @@ def test_what_cannot_be_told_is_alone(tiny):
 
 def test_batches_are_shared_where_the_order_is(trials, eager):
     alike = Pack(trials({"lr": 0.1}, {"lr": 0.2}), eager)
-    assert alike.batch().inputs_BT.shape == (4, 16)
+    assert alike.batch(0).inputs_BT.shape == (4, 16)
     seeds = Pack(trials({"seed": 1}, {"seed": 2}, {"seed": 1}), eager)
-    stacked = seeds.batch().inputs_BT
+    stacked = seeds.batch(0).inputs_BT
     assert stacked.shape == (3, 4, 16)
     assert torch.equal(stacked[0], stacked[2])
     assert not torch.equal(stacked[0], stacked[1])
