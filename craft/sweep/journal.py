@@ -166,7 +166,18 @@ class Journal:
         with self._told():
             return self._base.execute("SELECT at, number, text FROM event ORDER BY rowid").fetchall()
 
+    def read(self, name: str) -> Any:
+        """Return what was written under a name, JSON data; None if nothing was."""
+        with self._told():
+            found = self._base.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
     # -- writing
+
+    def write(self, name: str, value: Any) -> None:
+        """Write JSON data under a name."""
+        with self._writing():
+            self._base.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
     def add(self, trials: Sequence[dict[str, Any]]) -> list[int]:
         """Add trials that a search has thought of; return their numbers."""
