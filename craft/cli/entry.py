@@ -19,6 +19,7 @@ Craft {__version__}: functional training of AI models, with and for small machin
 
 commands
   train EXPERIMENT      train an experiment; its flags: craft train NAME --help
+  sweep EXPERIMENT      many trials of one, in packs: --grid lr=0.01,0.02 --seeds 4
   plan EXPERIMENT       what its training would take: memory, time; the same flags
   data prepare SOURCE   text to token shards, once; data info DIR shows them
   tokenizer train TEXT  learn a subword vocabulary; tokenizer show FILE cuts a text
@@ -52,6 +53,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "train": _train,
         "plan": _plan,
+        "sweep": _sweep,
         "data": _data,
         "tokenizer": _tokenizer,
         "generate": _generate,
@@ -81,6 +83,12 @@ def _plan(argv: Sequence[str]) -> int:
     from craft.cli.plan import plan
 
     return _with_experiment("plan", argv, plan)
+
+
+def _sweep(argv: Sequence[str]) -> int:
+    from craft.cli.sweep import sweep
+
+    return sweep(argv)
 
 
 def _with_experiment(command: str, argv: Sequence[str], run: Callable[..., int]) -> int:

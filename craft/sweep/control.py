@@ -5,6 +5,7 @@ Which trials form a pack is decided once and written into the journal, so that a
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -121,7 +122,7 @@ class Sweep:
         stored = journal.read("packs")
         if stored is None:
             self.say("sorting the trials by their programs")
-            stored = [group[at : at + self.size] for group in self._groups(rows) for at in range(0, len(group), self.size)]
+            stored = [pack for group in self._groups(rows) for pack in _even(group, self.size)]
             journal.write("packs", stored)
             self.say(f"{len(rows)} trials in packs of {', '.join(str(len(pack)) for pack in stored)}")
         left = {row.number for row in rows if row.status not in ENDED}
@@ -194,3 +195,10 @@ class Sweep:
         finally:
             ended.set()
             thread.join()
+
+
+def _even(group: list[int], size: int) -> list[list[int]]:
+    """Cut a group into packs of nearly one size: the fewest that are not larger than allowed."""
+    number = -(-len(group) // size)
+    ends = [place * len(group) // number for place in range(number + 1)]
+    return [group[start:end] for start, end in itertools.pairwise(ends)]

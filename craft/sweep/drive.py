@@ -18,6 +18,7 @@ import attrs
 from craft import checkpoint, engine, hooks, record, store, track
 from craft.books import Books, NotFiniteError
 from craft.data import Prefetch
+from craft.errors import UsageError
 from craft.interrupt import Interrupt
 from craft.opening import Opened, open_run
 from craft.run import Run
@@ -111,6 +112,8 @@ class _Driven:
         self.pack: Pack | None = None
         self._judged: dict[tuple[int, int | None], list[dict[str, float]]] = {}
         _agree(self.trials)
+        mode = _mode(self.trials)
+        self.trials = [attrs.evolve(trial, run=attrs.evolve(trial.run, compile=mode)) for trial in self.trials]
         self.opened = [self._open(place, trial) for place, trial in enumerate(self.trials)]
         self.places = list(range(len(self.trials)))
         """For each row of the pack, the trial in it."""
@@ -234,6 +237,20 @@ class _Driven:
             if self.trials[place].number not in self.outcomes:
                 one.books.saver.finish(quiet=True)
                 one.books.sinks.finish("failed", {})
+
+
+def _mode(trials: Sequence[Trial]) -> Any:
+    """Choose what is compiled: as it was when they began, as asked, or by what all of them have to compute together."""
+    first = trials[0]
+    stored = checkpoint.find(first.directory / record.CHECKPOINTS)
+    if stored:
+        return stored[-1].manifest["extra"]["compile"]
+    if first.run.compile == "block" and len(trials) > 1:
+        raise UsageError("got --compile block for a pack of trials, which has no blocks of its own; take step, none or auto")
+    if first.run.compile != "auto" or len(trials) == 1:
+        return first.run.compile
+    chosen = engine.start(first.run, steps=first.task.steps, flops=first.task.flops * len(trials)).mode
+    return "step" if chosen == "block" else chosen
 
 
 def _agree(trials: Sequence[Trial]) -> None:

@@ -46,7 +46,7 @@ def test_every_trial_is_trained(sweep):
     assert all(row.step == 8 and row.result["eval/loss"] > 0 and row.seconds > 0 for row in found)
     assert all((trial_directory(made.directory, row.number) / "config.json").is_file() for row in found)
     with Journal(made.directory / JOURNAL) as journal:
-        assert journal.read("packs") == [[0, 1, 4], [5], [2, 3, 6], [7]]  # dropout of 0 is another program
+        assert journal.read("packs") == [[0, 1], [4, 5], [2, 3], [6, 7]]  # dropout of 0 is another program
 
 
 def test_a_finished_sweep_is_left_as_it_is(sweep):
@@ -96,7 +96,7 @@ def test_stopped_it_goes_on_with_the_same_packs(sweep):
     assert again.go() == 0
     assert [row.status for row in rows(made)] == ["finished"] * 3
     with Journal(made.directory / JOURNAL) as journal:
-        assert journal.read("packs") == [[0, 1], [2]]
+        assert journal.read("packs") == [[0], [1, 2]]
 
 
 def test_two_controllers_do_not_collide(sweep):
