@@ -171,9 +171,9 @@ def _show(directory: Path) -> int:
     done = [row for row in rows if row.status == "finished" and math.isfinite(row.result.get(metric, math.nan))]
     if done:
         best = order(done, metric)[0]
-        flags = " ".join(f"--{path} {value}" for path, value in best.changes.items())
-        sys.stdout.write(f"\nThe best is trial {best.number}, a run in {trial_directory(directory, best.number)}:\n")
-        sys.stdout.write(f"  craft train {plan['experiment']} {flags}\n")
+        place = trial_directory(directory, best.number)
+        sys.stdout.write(f"\nThe best is trial {best.number}, a run as any other; train it anew, or longer, with\n")
+        sys.stdout.write(f"  craft train {plan['experiment']} --config {place / 'config.json'}\n")
     return 1 if failed else 0
 
 

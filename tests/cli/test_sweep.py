@@ -26,12 +26,24 @@ def test_a_grid_with_seeds_is_trained_shown_and_left_as_it_is(craft, small, out)
     assert "4 trials in packs of 4" in said
     assert shown.count("finished") == 4
     assert "seeds  setting" in shown
-    assert f"a run in {out}/trials/000" in shown
+    assert f"craft train char_1m --config {out}/trials/000" in shown
     assert all(len(line) <= 80 or str(out) in line for line in shown.splitlines())
     again, later, _ = craft("sweep", "--resume", out)
     assert (again, later) == (0, shown)
     assert craft("sweep", "show", out).out == shown
     assert craft(*asked).code == 2  # it is taken
+
+
+def test_the_best_is_trained_anew_by_what_is_shown(craft, small, out, tmp_path):
+    shown = craft("sweep", "char_1m", "--grid", "lr=0.01,0.02", *small, "--out", out).out
+    command = shown.strip().splitlines()[-1].split()
+    assert command[:2] == ["craft", "train"]
+    assert craft(*command[1:], "--out", tmp_path / "anew").code == 0
+    best = shown.partition("The best is trial ")[2].split(",")[0]
+    one, other = (
+        json.loads((place / "config.json").read_text()) for place in (tmp_path / "anew", out / "trials" / f"000{best}")
+    )
+    assert one["experiment"]["values"] == other["experiment"]["values"]
 
 
 def test_a_trial_is_a_run_for_the_other_commands(craft, small, out):
