@@ -1,5 +1,6 @@
 """A sweep on this machine: every trial once, whatever happens to one of them or to the controller."""
 
+import json
 import os
 import random
 import signal
@@ -125,6 +126,16 @@ Sweep(Path(sys.argv[1]), experiment, run, "char_1m", 3, lambda text: None).go()
 """
 
 
+def started(directory):
+    """Tell whether a process has taken trials and begun to train them."""
+    with Journal(directory / JOURNAL) as journal:
+        owners = {row.owner.rpartition(":")[2] for row in journal.trials() if row.status == "running"}
+    try:
+        return str(json.loads((directory / ".lock").read_text())["pid"]) in owners
+    except ValueError:  # it is being written
+        return False
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_any_moment_it_ends_with_the_same_results(tmp_path, text):
     """Six trials in two packs; what has ended stays ended, and all ends with the numbers of a sweep that nobody killed."""
@@ -138,14 +149,15 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(tmp_path, text):
     ended: dict = {}
     while True:
         process = subprocess.Popen(commands[1])
+        while kills < 5 and process.poll() is None and not started(places[1]):
+            time.sleep(0.01)
         try:
-            assert process.wait(draw.uniform(1.6, 3.2) if kills < 5 else 120) == 0
+            assert process.wait(draw.uniform(0, 0.5) * (kills > 0) if kills < 5 else 120) == 0
             break
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-        time.sleep(0.05)
         with Journal(places[1] / JOURNAL) as journal:
             now = {row.number: row for row in journal.trials() if row.status == "finished"}
         assert ended.items() <= now.items()
