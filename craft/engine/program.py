@@ -374,9 +374,9 @@ def _elsewhere(function: Callable[..., Tree], given: _Given, blocks: bool) -> Pr
     return Program(traced.plan, pieces, traced.constants, tree.flatten(traced.returned)[1], given)
 
 
-def program_key(update: Step, state: Tree, batch: Tree) -> str:
-    """Hash what shapes the program of a step: two steps of one key have one program; empty if that cannot be told."""
-    return _key(update, *tree.flatten((state, batch)), False)
+def program_key(function: Callable[..., Tree], *examples: Tree) -> str:
+    """Hash what shapes the program of a function: two of one key have one program; empty if that cannot be told."""
+    return _key(function, *tree.flatten(examples), False)
 
 
 def _key(function: Callable[..., Tree], leaves: list[Tensor], structure: Any, blocks: bool) -> str:

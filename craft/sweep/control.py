@@ -143,36 +143,38 @@ class Sweep:
         return [*([numbers[place] for place in group] for group in groups(list(tasks.values()))), *wrong]
 
     def _one(self, journal: Journal, numbers: list[int], interrupt: Interrupt) -> None:
-        got = journal.claim(self.owner, numbers, _LENT)
-        rows = {row.number: row for row in journal.trials()}
         with self._renewing():
-            for outcome in self._driven([rows[number] for number in got], interrupt):
-                if outcome.status != "waiting":
-                    journal.end(
-                        self.owner,
-                        outcome.number,
-                        outcome.status,
-                        outcome.step,
-                        outcome.summary,
-                        error=outcome.error,
-                        seconds=outcome.seconds,
-                    )
+            if got := journal.claim(self.owner, numbers, _LENT):
+                self._drive(journal, got, interrupt)
         journal.free(self.owner)
 
-    def _driven(self, rows: list[Row], interrupt: Interrupt) -> list[Outcome]:
+    def _drive(self, journal: Journal, numbers: list[int], interrupt: Interrupt) -> None:
         """Drive a pack; one that does not fit into memory is halved, and what fails otherwise is told of each trial."""
-        if not rows:
-            return []
+
+        def ended(outcome: Outcome) -> None:
+            if outcome.status != "waiting":
+                self._record(journal, outcome)
+
+        rows = {row.number: row for row in journal.trials()}
         try:
-            return drive([self._trial(row) for row in rows], interrupt, say=self.say, watch=self.watch)
+            drive([self._trial(rows[number]) for number in numbers], interrupt, say=self.say, watch=self.watch, ended=ended)
+            return
         except Exception as error:  # noqa: BLE001 - it is recorded, and the other packs go on
             text = traceback.format_exc()
-            if engine.is_out_of_memory(error) and len(rows) > 1:
-                self.say(f"a pack of {len(rows)} did not fit into memory; trying halves")
-            else:
-                return [Outcome(row.number, "failed", 0, {}, text) for row in rows]
-        half = (len(rows) + 1) // 2  # here the error, and with it what it held, is gone
-        return [*self._driven(rows[:half], interrupt), *self._driven(rows[half:], interrupt)]
+            left = [row.number for row in journal.trials() if row.number in numbers and row.status == "running"]
+            fits = not engine.is_out_of_memory(error) or len(left) < 2
+        if fits:
+            for number in left:
+                self._record(journal, Outcome(number, "failed", 0, {}, text))
+            return
+        self.say(f"a pack of {len(left)} did not fit into memory; trying halves")
+        middle = (len(left) + 1) // 2  # here the error, and with it what it held, is gone
+        for half in (left[:middle], left[middle:]):
+            self._drive(journal, half, interrupt)
+
+    def _record(self, journal: Journal, found: Outcome) -> None:
+        told = (found.number, found.status, found.step, found.summary)
+        journal.end(self.owner, *told, error=found.error, seconds=found.seconds)
 
     def _trial(self, row: Row) -> Trial:
         task = applied(self.experiment, row.changes).build()

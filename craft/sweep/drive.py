@@ -1,7 +1,7 @@
 """Driving a pack: its trials are runs as any other, each with a directory, reports and checkpoints of its own.
 
 The checkpoints of a pack count where every trial has one of the same step: what a crash left of some trials beyond that is made
-again, with the same pack and so with the same bits.
+again, with the same pack and so with the same bits. What has ended is told at once, and is in no later pack.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def drive(
     *,
     say: Callable[[str], None] | None = None,
     watch: Callable[[int, dict[int, dict[str, float]]], None] | None = None,
+    ended: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Train the trials of a pack, from their first step or from the last that all of them have saved.
 
@@ -85,6 +86,8 @@ def drive(
         Told what is being done before the first step.
     watch
         Called after each step with its number and the numbers of each trial that goes on.
+    ended
+        Told what became of a trial as soon as it has: what a crash then breaks off does not make it again.
 
     Returns
     -------
@@ -94,20 +97,21 @@ def drive(
     with ExitStack() as stack:
         for trial in trials:
             stack.enter_context(store.lock(trial.directory))
-        pack = _Driven(trials, say)
+        pack = _Driven(trials, say, began, ended or (lambda outcome: None))
         try:
             pack.go(interrupt, watch or (lambda step, numbers: None))
         finally:
             pack.close()
-    share = (time.monotonic() - began) / len(trials)
-    return [attrs.evolve(pack.outcomes[trial.number], seconds=share) for trial in trials]
+    return [pack.outcomes[trial.number] for trial in trials]
 
 
 class _Driven:
     """One call of `drive`."""
 
-    def __init__(self, trials: Sequence[Trial], say: Callable[[str], None] | None) -> None:
-        self.trials, self.say = list(trials), say
+    def __init__(
+        self, trials: Sequence[Trial], say: Callable[[str], None] | None, began: float, ended: Callable[[Outcome], None]
+    ) -> None:
+        self.trials, self.say, self.began, self.ended = list(trials), say, began, ended
         self.outcomes: dict[int, Outcome] = {}
         self.pack: Pack | None = None
         self._judged: dict[tuple[int, int | None], list[dict[str, float]]] = {}
@@ -172,10 +176,14 @@ class _Driven:
         if step < self.trials[0].task.steps:
             return False
         for place, one in enumerate(self.opened):
-            if one.pending is not None:
-                one.books.hooked(step, one.pending, one.state)
-                one.books.save(step, one.state, again=True)
-            self._end(place, "finished", step=step, save=False)
+            try:
+                if one.pending is not None:
+                    one.books.hooked(step, one.pending, one.state)
+                    one.books.save(step, one.state, again=True)
+            except Exception:  # noqa: BLE001 - as in a step
+                self._end(place, "failed", step=step, error=traceback.format_exc(), save=False)
+            else:
+                self._end(place, "finished", step=step, save=False)
         return True
 
     def _step(self, batches: Prefetch, watch: Callable[[int, dict[int, dict[str, float]]], None]) -> None:
@@ -220,9 +228,11 @@ class _Driven:
             status, error = "failed", str(problem)
         if error:
             books.sinks.message(error)
-        self.outcomes[trial.number] = Outcome(trial.number, status, made, dict(books.summary), error)
-        ended = {"diverged": "failed", "waiting": "stopped"}.get(status, status)
-        books.sinks.finish(ended, {key: value for key, value in books.summary.items() if key.startswith("eval/")})
+        share = (time.monotonic() - self.began) / len(self.trials)
+        outcome = self.outcomes[trial.number] = Outcome(trial.number, status, made, dict(books.summary), error, share)
+        told = {"diverged": "failed", "waiting": "stopped"}.get(status, status)
+        books.sinks.finish(told, {key: value for key, value in books.summary.items() if key.startswith("eval/")})
+        self.ended(outcome)
 
     def _shrink(self) -> None:
         """Leave out those that have ended, where half of the pack has: each size is a program of its own."""
@@ -256,8 +266,16 @@ def _mode(trials: Sequence[Trial]) -> Any:
 def _agree(trials: Sequence[Trial]) -> None:
     """Take back the checkpoints beyond the last step that all have one of."""
     places = {trial.number: trial.directory / record.CHECKPOINTS for trial in trials}
-    found = {number: {one.step for one in checkpoint.find(place)} for number, place in places.items()}
+    found = {number: {one.step for one in checkpoint.find(place) if _sound(one.path)} for number, place in places.items()}
     common = max(set.intersection(*found.values()), default=0)
     for number, place in places.items():
         for step in sorted(found[number] - set(range(common + 1)), reverse=True):
             store.remove(place / f"step-{step:08d}")
+
+
+def _sound(path: Path) -> bool:
+    try:
+        checkpoint.open_checkpoint(path)
+    except store.Corrupt:
+        return False
+    return True

@@ -25,7 +25,8 @@ def groups(tasks: Sequence[Task]) -> list[list[int]]:
     """Sort tasks into those that one program can step together.
 
     Two tasks are of one group if their steps are traced to one program: the same code and constants but for what the state
-    holds, and states and batches of the same shapes. What cannot be told apart by its content is alone.
+    holds, and states and batches of the same shapes. They must be judged alike, too: by the same measure on the same data. What
+    cannot be told apart by its content is alone.
 
     Returns
     -------
@@ -33,9 +34,10 @@ def groups(tasks: Sequence[Task]) -> list[list[int]]:
     """
     found: dict[Hashable, list[int]] = {}
     for place, task in enumerate(tasks):
-        state = task.init(task.seed)
-        key = program_key(task.step, state, task.data.batch(0))
-        found.setdefault((key, task.steps) if key else place, []).append(place)
+        state, batch = task.init(task.seed), task.data.batch(0)
+        functions = [task.step, *([task.evaluation.measure] if task.evaluation else [])]
+        keys = tuple(program_key(function, state, batch) for function in functions)
+        found.setdefault((keys, task.steps, task.data.fingerprint) if all(keys) else place, []).append(place)
     return list(found.values())
 
 

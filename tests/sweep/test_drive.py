@@ -103,6 +103,32 @@ def test_one_that_diverges_is_told_and_the_others_have_their_bits(trials, bytes_
         assert last(tame[place].directory, bytes_of) == last(wild[place].directory, bytes_of)
 
 
+def test_what_has_ended_is_told_at_once(trials):
+    """A pack that is killed hours later must not make a trial again that diverged at its start."""
+    told: list[tuple[int, str]] = []
+    seen: list[tuple[int, list]] = []
+    drive(
+        trials("wild", {"lr": 0.02}, {"lr": 1e30}),
+        Interrupt(),
+        watch=lambda step, numbers: seen.append((step, list(told))),
+        ended=lambda outcome: told.append((outcome.number, outcome.status)),
+    )
+    assert seen[3][1] == [(1, "diverged")]
+    assert told == [(1, "diverged"), (0, "finished")]
+
+
+def test_a_damaged_checkpoint_does_not_count(trials, bytes_of):
+    """The pack goes on from the step before, which all have whole."""
+    whole, made = trials("whole"), trials("damaged")
+    go(whole)
+    go(made, 6)
+    place = made[1].directory / "checkpoints" / "step-00000006" / "params.safetensors"
+    place.write_bytes(bytes(reversed(place.read_bytes())))
+    go(trials("damaged"))
+    for one, other in zip(whole, made, strict=True):
+        assert last(one.directory, bytes_of) == last(other.directory, bytes_of)
+
+
 def test_one_whose_hook_fails_is_told_and_the_others_go_on(trials):
     def broken(task, state, report):
         if report.step == 3:

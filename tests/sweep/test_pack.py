@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 
-from craft import config, evaluate, optim, tree
+from craft import config, data, evaluate, optim, tree
 from craft.engine import Engine
 from craft.models import Sequence
 from craft.sweep import Pack, groups
@@ -132,6 +132,25 @@ def test_what_gives_another_program_is_another_group(trials, tiny):
         {"batch": 8},
     )
     assert groups(trials(*changes)) == [[0, 1, 7], [2, 6], [3], [4], [5], [8]]
+
+
+def test_trials_on_other_data_are_another_group(trials, tmp_path):
+    """The program is the same one, but one of them would be judged on the other's text."""
+    texts = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for place, text in enumerate(texts):
+        text.write_text(("abcdefgh ijklm\n" if place else "mlkji hgfedcba\n") * 200, encoding="utf-8")
+    sources = [data.Text(source=str(text)) for text in texts]
+    assert groups(trials({"data": sources[0]}, {"data": sources[1]}, {"data": sources[0], "lr": 0.5})) == [[0, 2], [1]]
+
+
+def test_trials_that_are_judged_otherwise_are_another_group(tiny):
+    task = tiny().build()
+
+    def measure(state, batch):
+        return {"loss": (state.step * 1.0, torch.ones(()))}
+
+    other = attrs.evolve(task, evaluation=task.evaluation._replace(measure=measure))
+    assert groups([task, other, task]) == [[0, 2], [1]]
 
 
 def test_what_cannot_be_told_is_alone(tiny):
