@@ -179,7 +179,7 @@ def _show(directory: Path) -> int:
 
 def _repair(directory: Path) -> int:
     from craft.sweep.control import JOURNAL
-    from craft.sweep.journal import recover
+    from craft.sweep.repair import recover
 
     place = directory / JOURNAL
     if not place.is_file():

@@ -20,12 +20,12 @@ import attrs
 from craft.errors import UsageError
 from craft.store import disk
 
-__all__ = ["ENDED", "BrokenJournalError", "Journal", "LostError", "Row", "recover"]
+__all__ = ["COLUMNS", "ENDED", "NAMES", "WAIT", "BrokenJournalError", "Journal", "LostError", "Row", "to_row"]
 
 FORMAT = 1
 ENDED = ("finished", "diverged", "stopped", "failed")
 """What becomes of trials: all steps made; a number was not finite; given up for better ones; an error."""
-_WAIT = 30.0
+WAIT = 30.0
 """Seconds to wait for another process that is writing."""
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -94,7 +94,7 @@ class Journal:
     UsageError
         If there is none.
     BrokenJournalError
-        If it is damaged, or that of a newer Craft; `recover` saves what can be read.
+        If it is damaged, or that of a newer Craft; `repair.recover` saves what can be read.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -158,8 +158,8 @@ class Journal:
     def trials(self) -> list[Row]:
         """Return all trials by number."""
         with self._told():
-            rows = self._base.execute(f"SELECT {_COLUMNS} FROM trial ORDER BY number").fetchall()  # noqa: S608 - our own words
-        return [_row(row) for row in rows]
+            rows = self._base.execute(f"SELECT {COLUMNS} FROM trial ORDER BY number").fetchall()  # noqa: S608 - our own words
+        return [to_row(row) for row in rows]
 
     def events(self) -> list[tuple[float, int | None, str]]:
         """Return what happened, in order: when, to which trial (None: to the sweep), and what."""
@@ -323,18 +323,19 @@ class Journal:
             if "full" in str(error) or "I/O" in str(error):
                 raise OSError(f"{self.path} could not be written ({error}): free space, then go on with --resume") from error
             if "locked" in str(error):
-                raise TimeoutError(f"another process has been writing to {self.path} for {_WAIT:.0f} s; try again") from error
+                raise TimeoutError(f"another process has been writing to {self.path} for {WAIT:.0f} s; try again") from error
             raise _broken(self.path, error) from error
         except sqlite3.DatabaseError as error:
             raise _broken(self.path, error) from error
 
 
-_NAMES = tuple(field.name for field in attrs.fields(Row))
-_COLUMNS = ", ".join(_NAMES)
+NAMES = tuple(field.name for field in attrs.fields(Row))
+COLUMNS = ", ".join(NAMES)
 
 
-def _row(values: Sequence[Any]) -> Row:
-    found = dict(zip(_NAMES, values, strict=True))
+def to_row(values: Sequence[Any]) -> Row:
+    """Return what a row of the table says; `values` in the order of `NAMES`."""
+    found = dict(zip(NAMES, values, strict=True))
     result = {name: float(value) for name, value in json.loads(found["result"]).items()}
     return Row(**{**found, "changes": json.loads(found["changes"]), "result": result})
 
@@ -345,7 +346,7 @@ def _numbers(result: dict[str, float]) -> str:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    base = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    base = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
     try:
         base.execute("PRAGMA journal_mode=WAL")
         base.execute("PRAGMA synchronous=FULL")
@@ -363,55 +364,3 @@ def _broken(path: Path, problem: object) -> BrokenJournalError:
     return BrokenJournalError(
         f"{path} is damaged ({problem}); what can be read of it is saved by: craft sweep repair {path.parent}"
     )
-
-
-def recover(path: Path) -> tuple[Path, int, int]:
-    """Write what can be read of a damaged journal into a new one beside it; the damaged one stays as it is.
-
-    Returns
-    -------
-    The new file, how many trials it has, and how many of these have ended.
-
-    Raises
-    ------
-    BrokenJournalError
-        If not even its plan can be read.
-    """
-    path = Path(path)
-    target = path.with_name(f"{path.stem}-recovered{path.suffix}")
-    base = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_WAIT)
-    try:
-        about = dict(_readable(base, "about", "name, value"))
-        if "plan" not in about:
-            raise BrokenJournalError(f"{path} has lost its plan: nothing can be gone on with; start the sweep anew")
-        rows = list({row[0]: row for row in _readable(base, "trial", _COLUMNS) if _is_whole(row)}.values())
-    finally:
-        base.close()
-    target.unlink(missing_ok=True)
-    Journal.create(target, json.loads(about["plan"]), []).close()
-    fresh = sqlite3.connect(target, isolation_level=None)
-    try:
-        marks = ", ".join("?" * len(_NAMES))
-        fresh.execute("BEGIN")
-        fresh.executemany(f"INSERT OR REPLACE INTO trial ({_COLUMNS}) VALUES ({marks})", rows)  # noqa: S608 - our own words
-        fresh.execute("COMMIT")
-    finally:
-        fresh.close()
-    return target, len(rows), sum(_row(row).status in ENDED for row in rows)
-
-
-def _readable(base: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows that can be read, from both ends up to where the damage is."""
-    for order in ("ASC", "DESC"):
-        try:
-            yield from base.execute(f"SELECT {columns} FROM {table} ORDER BY rowid {order}")  # noqa: S608 - our own words
-            return
-        except sqlite3.DatabaseError:
-            continue
-
-
-def _is_whole(row: Sequence[Any]) -> bool:
-    try:
-        return _row(row).status in ("waiting", "running", *ENDED)
-    except (ValueError, TypeError, AttributeError):
-        return False

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from craft.errors import UsageError
-from craft.sweep.journal import BrokenJournalError, Journal, LostError, recover
+from craft.sweep.journal import BrokenJournalError, Journal, LostError
+from craft.sweep.repair import recover
 
 PLAN = {"experiment": "char_1m", "seed": 0}
 TRIALS = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]
